@@ -1,0 +1,129 @@
+# Portcullis: everything a person or a CI machine types. `make` alone lists it.
+# Needed: Go 1.26, git, make, gcc (for the race detector). All other tools are built from the modules below tools/.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# A go.work in a parent directory must not change what is built here.
+export GOWORK := off
+
+# Tools are kept per Go version: a staticcheck built by an older Go cannot read a newer one's packages.
+TOOLS  := bin/tools/$(shell go env GOVERSION)
+BUF    := $(TOOLS)/buf
+LINT   := $(TOOLS)/staticcheck
+PROTOC := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+
+# buf finds the plugins that buf.gen.yaml names on PATH.
+WITH_TOOLS := PATH="$(CURDIR)/$(TOOLS):$$PATH" BUF_CACHE_DIR="$(CURDIR)/$(TOOLS)/cache"
+RUN_BUF    := $(WITH_TOOLS) $(BUF)
+
+.PHONY: help
+help: ## list what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---- build and run
+
+.PHONY: build
+build: ## build bin/portcullis (command line) and bin/portcullisd (daemon)
+	go build -trimpath -o bin/ ./cmd/portcullis ./cmd/portcullisd
+
+.PHONY: vault
+vault: ## build the real Vault for development and tests (minutes the first time, then kept)
+	@tools/vault/build.sh
+
+.PHONY: demo
+demo: build vault ## play the whole story on a real Vault and clean up; IMAGES=DIR takes your own pictures
+	@bin/portcullisd demo $(if $(IMAGES),--images "$(IMAGES)")
+
+.PHONY: bench
+bench: vault ## measure throughput and latency; BENCH="..." passes flags on
+	@go build -trimpath -o bin/ ./cmd/portcullis-bench
+	@bin/portcullis-bench $(BENCH)
+
+# ---- test
+
+.PHONY: test
+test: vault check ## all checks and all tests, with the race detector: the one command for a fresh machine
+	@echo '== tests, with the race detector'
+	@CGO_ENABLED=1 go test -race -timeout 30m ./...
+
+.PHONY: check
+check: check-format check-vet check-staticcheck check-modules check-proto check-generated check-imports ## formatting, vet, staticcheck, modules, buf lint, generated code, import rules
+
+.PHONY: check-format
+check-format: $(BUF)
+	@echo '== formatting (gofmt, buf format)'
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "$$unformatted"; echo 'not formatted: run make format' >&2; exit 1; }
+	@$(RUN_BUF) format --diff --exit-code || { echo 'not formatted: run make format' >&2; exit 1; }
+
+.PHONY: check-vet
+check-vet:
+	@echo '== go vet'
+	@go vet ./...
+
+.PHONY: check-staticcheck
+check-staticcheck: $(LINT)
+	@echo '== staticcheck'
+	@$(LINT) ./...
+
+.PHONY: check-modules
+check-modules:
+	@echo '== go.mod and go.sum are tidy'
+	@go mod tidy -diff
+
+.PHONY: check-proto
+check-proto: $(BUF)
+	@echo '== buf lint'
+	@$(RUN_BUF) lint
+
+.PHONY: check-generated
+check-generated: $(BUF) $(PROTOC)
+	@echo '== generated code is up to date'
+	@$(WITH_TOOLS) tools/protoc/check.sh
+
+.PHONY: check-imports
+check-imports:
+	@echo '== import rules'
+	@go test -count=1 ./internal/archtest
+
+.PHONY: breaking
+breaking: $(BUF) ## does the API break what AGAINST=<git ref> promised? (default: main)
+	@$(RUN_BUF) breaking --against '.git#ref=$(or $(AGAINST),main)'
+
+# ---- write
+
+.PHONY: generate
+generate: $(BUF) $(PROTOC) ## write the Go of the .proto files anew
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(RUN_BUF) generate -o "$$tmp"; \
+	find proto -name '*.pb.go' -delete; \
+	cp -r "$$tmp/proto" .
+
+.PHONY: format
+format: $(BUF) ## format Go and .proto files
+	@gofmt -w .
+	@$(RUN_BUF) format -w
+
+.PHONY: clean
+clean: ## remove bin/
+	@rm -rf bin
+
+# ---- tools, each from a module of its own, so that theirs stay out of our go.mod
+
+build_tool = @echo '== building $(@F)'; go build -C $(1) -o "$(CURDIR)/$(TOOLS)/" $(2)
+
+$(BUF): tools/buf/go.mod tools/buf/go.sum
+	$(call build_tool,tools/buf,github.com/bufbuild/buf/cmd/buf)
+
+$(LINT): tools/lint/go.mod tools/lint/go.sum
+	$(call build_tool,tools/lint,honnef.co/go/tools/cmd/staticcheck)
+
+$(TOOLS)/protoc-gen-go: tools/protoc/go.mod tools/protoc/go.sum
+	$(call build_tool,tools/protoc,google.golang.org/protobuf/cmd/protoc-gen-go)
+
+$(TOOLS)/protoc-gen-go-grpc: tools/protoc/go.mod tools/protoc/go.sum
+	$(call build_tool,tools/protoc,google.golang.org/grpc/cmd/protoc-gen-go-grpc)
