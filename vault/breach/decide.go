@@ -1,0 +1,257 @@
+package breach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// Action is what a decision is to do: exactly one of its fields is set.
+type Action struct {
+	Purpose    *vault.Purpose
+	Contractor *vault.Contractor
+	Restore    *vault.Selection
+	Destroy    *vault.Selection
+}
+
+// Propose opens a decision. Proposing what is open already gives the open one, so that two
+// admins can run the same command, one after the other.
+func (s *Service) Propose(ctx context.Context, c vault.Caller, a Action) (out vault.Proposal, err error) {
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if err := tx.Standing(c); err != nil {
+			return err
+		}
+		draft, err := s.draft(tx, a)
+		if err != nil {
+			return err
+		}
+		out, err = tx.OpenDecision(draft.Kind, draft.Body)
+		if vault.KindOf(err) != vault.NotFound {
+			return err
+		}
+		out = draft
+		out.ID, out.Expires, out.Need = vault.NewID(), tx.Now().Add(vault.DecisionTTL), vault.LooseningSigners
+		if err := tx.AddDecision(out); err != nil {
+			return err
+		}
+		e := vault.NewEvent(vault.EventDecisionProposed, c, tx.Now())
+		e.Decision = out.Facts()
+		return tx.Append(e)
+	})
+	return out, err
+}
+
+// draft gives kind, body and payload of the decision that an action needs.
+func (s *Service) draft(tx Tx, a Action) (d vault.Proposal, err error) {
+	switch {
+	case a.Purpose != nil:
+		return s.draftPurpose(tx, a.Purpose.Normal())
+	case a.Contractor != nil:
+		return s.draftContractor(tx, *a.Contractor)
+	case a.Restore != nil:
+		return s.draftKeys(tx, vault.RestoreKeys, *a.Restore, vault.KeyRevoking, vault.KeyRevoked)
+	case a.Destroy != nil:
+		return s.draftKeys(tx, vault.DestroyKeys, *a.Destroy,
+			vault.KeyActive, vault.KeyRevoking, vault.KeyRevoked, vault.KeyRestoring)
+	default:
+		return d, vault.InvalidField("action", "must be one of apply_purpose, apply_contractor, restore_keys and destroy_keys")
+	}
+}
+
+func (s *Service) draftPurpose(tx Tx, p vault.Purpose) (d vault.Proposal, err error) {
+	if err := p.Check(); err != nil {
+		return d, err
+	}
+	known, _, _, err := tx.Purpose(p.Name)
+	if err != nil && vault.KindOf(err) != vault.NotFound {
+		return d, err
+	}
+	p.Version = known.Version
+	if err == nil && p.Text() == known.Text() {
+		return d, vault.E(vault.Exists, vault.ReasonUnchanged, "purpose %s is in force as it stands here, version %d", p.Name, p.Version)
+	}
+	p.Version++
+	d.Kind, d.Body = vault.ApplyPurpose, p.Text()
+	d.Payload, err = json.Marshal(p)
+	return d, err
+}
+
+// draftContractor admits a contractor; a suspended one comes back in a new epoch.
+func (s *Service) draftContractor(tx Tx, c vault.Contractor) (d vault.Proposal, err error) {
+	if err := c.Check(); err != nil {
+		return d, err
+	}
+	known, err := tx.Contractor(c.Name)
+	c.Suspended, c.Epoch = false, 1
+	switch {
+	case vault.KindOf(err) == vault.NotFound:
+	case err != nil:
+		return d, err
+	case known.Suspended:
+		done, err := tx.Disabled(c.Name)
+		if err != nil {
+			return d, err
+		}
+		if !done {
+			return d, vault.E(vault.State, vault.ReasonVaultUnavailable, "Vault has still to disable epoch %d of %s; try again once it has", known.Epoch, c.Name)
+		}
+		c.Epoch = known.Epoch + 1
+	default:
+		c.Epoch = known.Epoch
+		if c.Title == known.Title {
+			return d, vault.E(vault.Exists, vault.ReasonUnchanged, "contractor %s is admitted as it stands here", c.Name)
+		}
+	}
+	d.Kind, d.Body = vault.ApplyContractor, c.Text()
+	d.Payload, err = json.Marshal(c)
+	return d, err
+}
+
+func (s *Service) draftKeys(tx Tx, k vault.DecisionKind, sel vault.Selection, states ...vault.KeyState) (d vault.Proposal, err error) {
+	ids, err := choose(tx, sel, states...)
+	if err != nil {
+		return d, err
+	}
+	d.Kind, d.Body = k, keysBody(sel, ids)
+	d.Payload, err = json.Marshal(ids)
+	return d, err
+}
+
+// choose gives the records of a selection: at least one, not more than MaxSelection.
+func choose(tx Tx, sel vault.Selection, states ...vault.KeyState) ([]vault.ID, error) {
+	if err := sel.Check(); err != nil {
+		return nil, err
+	}
+	ids, err := tx.Select(sel, vault.MaxSelection+1, states...)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) == 0 {
+		return nil, vault.E(vault.NotFound, vault.ReasonSelectionEmpty, "no record of this selection has a key in state %s", oneOf(states))
+	}
+	if len(ids) > vault.MaxSelection {
+		return nil, vault.E(vault.State, vault.ReasonSelectionTooLarge, "the selection has more than %d records; narrow it", vault.MaxSelection)
+	}
+	return ids, nil
+}
+
+func oneOf(states []vault.KeyState) string {
+	var names []string
+	for _, s := range states {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, " or ")
+}
+
+// keysBody is what admins sign: how the records were chosen, how many they are, and the
+// hash of their list.
+func keysBody(sel vault.Selection, ids []vault.ID) string {
+	return sel.Text() + fmt.Sprintf("records: %d\nrecords_digest: %s\n", len(ids), vault.DigestOfIDs(ids))
+}
+
+// Sign adds an admin's signature to a decision. With the last one needed the decision is
+// carried out; work tells what came of it where it changed keys.
+func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vault.Signature) (d vault.Proposal, work *KeyWork, err error) {
+	var ids []vault.ID
+	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		ids = nil
+		if err := tx.Standing(c); err != nil {
+			return err
+		}
+		if d, err = tx.Decision(id); err != nil {
+			return err
+		}
+		if d.Effective {
+			return vault.E(vault.State, vault.ReasonDecisionUnknown, "decision %s is in force already", id)
+		}
+		if err := s.Authority().Fresh(d.Decision, sig, c, tx.Now()); err != nil {
+			return err
+		}
+		all := append(d.Signatures[:len(d.Signatures):len(d.Signatures)], sig)
+		if err := s.Authority().Decided(d.Decision, all, 1); err != nil {
+			return err
+		}
+		if err := tx.AddSignature(id, sig); err != nil {
+			return err
+		}
+		e := vault.NewEvent(vault.EventDecisionSigned, c, tx.Now())
+		e.Decision, e.Signature = d.Facts(), sig.Facts()
+		if err := tx.Append(e); err != nil {
+			return err
+		}
+		if d.Signatures = all; len(all) < max(d.Need, vault.LooseningSigners) {
+			return nil
+		}
+		d.Effective = true
+		if ids, err = s.effect(tx, c, d); err != nil {
+			return err
+		}
+		return tx.SetEffective(id)
+	})
+	if err != nil || !d.Effective {
+		return d, nil, err
+	}
+	if d.Kind == vault.RestoreKeys || d.Kind == vault.DestroyKeys {
+		work, err = s.carryOut(context.WithoutCancel(ctx), d, index, ids)
+	}
+	return d, work, err
+}
+
+// effect makes a signed decision a fact. What Vault must do follows after the commit. The
+// payload is only a note of what to do: it must give the very body that was signed.
+func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, error) {
+	tampered := func(err error) error {
+		return vault.E(vault.Denied, vault.ReasonDecisionTampered, "decision %s is not what was signed", d.ID).Because(err)
+	}
+	changed := func() error {
+		return vault.E(vault.Conflict, vault.ReasonDecisionOvertaken, "something changed since decision %s was proposed; propose it again", d.ID)
+	}
+	switch d.Kind {
+	case vault.ApplyPurpose:
+		var p vault.Purpose
+		if err := json.Unmarshal(d.Payload, &p); err != nil || p.Text() != d.Body {
+			return nil, tampered(err)
+		}
+		if now, err := s.draftPurpose(tx, p); err != nil || now.Body != d.Body {
+			return nil, errors.Join(changed(), err)
+		}
+		e := vault.NewEvent(vault.EventPurposeApplied, c, tx.Now())
+		e.Decision = d.Facts()
+		return nil, errors.Join(tx.AddPurpose(p, d.ID), tx.Append(e))
+	case vault.ApplyContractor:
+		var org vault.Contractor
+		if err := json.Unmarshal(d.Payload, &org); err != nil || org.Text() != d.Body {
+			return nil, tampered(err)
+		}
+		if now, err := s.draftContractor(tx, org); err != nil || now.Body != d.Body {
+			return nil, errors.Join(changed(), err)
+		}
+		e := vault.NewEvent(vault.EventContractorApplied, c, tx.Now())
+		e.Contractor, e.Epoch, e.Decision = org.Name, org.Epoch, d.Facts()
+		return nil, errors.Join(tx.PutContractor(org, d.ID), tx.Append(e))
+	case vault.RestoreKeys, vault.DestroyKeys:
+		var ids []vault.ID
+		if err := json.Unmarshal(d.Payload, &ids); err != nil || !strings.HasSuffix(d.Body, fmt.Sprintf("records: %d\nrecords_digest: %s\n", len(ids), vault.DigestOfIDs(ids))) {
+			return nil, tampered(err)
+		}
+		to, as := vault.KeyRestoring, vault.EventKeysRestored
+		from := []vault.KeyState{vault.KeyRevoking, vault.KeyRevoked}
+		if d.Kind == vault.DestroyKeys {
+			to, as = vault.KeyDestroying, vault.EventKeysDestroying
+			from = append(from, vault.KeyActive, vault.KeyRestoring)
+		}
+		moved, err := move(tx, ids, to, from...)
+		if err != nil {
+			return nil, err
+		}
+		e := vault.NewEvent(as, c, tx.Now())
+		e.Decision = d.Facts()
+		return moved, appendLong(tx, e, moved)
+	default:
+		return nil, tampered(fmt.Errorf("unknown kind %q", d.Kind))
+	}
+}

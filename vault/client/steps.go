@@ -1,0 +1,241 @@
+package client
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/wire"
+)
+
+// Image is one image to store.
+type Image struct {
+	RequestID  vault.ID // names the image at its device: keep it until the image is stored
+	Modality   vault.Modality
+	CapturedAt time.Time
+	CrossingID vault.ID // zero if none is known
+	Bytes      []byte
+}
+
+// Store stores one image. When it returns without error, the image is durable. Storing
+// again under the same request ID is safe, and gives the same record.
+func (c *Client) Store(ctx context.Context, in Image) (*pb.StoreImageResponse, error) {
+	req := &pb.StoreImageRequest{
+		RequestId: in.RequestID.String(), Modality: wire.Modality(in.Modality),
+		CaptureTime: timestamppb.New(in.CapturedAt), Image: in.Bytes,
+	}
+	if in.CrossingID != (vault.ID{}) {
+		req.CrossingId = in.CrossingID.String()
+	}
+	return c.Capture.StoreImage(ctx, req)
+}
+
+// Approve signs the terms of a grant with the caller's certificate key and sends the
+// signature. confirm is shown the grant and the exact text that is signed; its error ends
+// the step before anything is signed.
+func (c *Client) Approve(ctx context.Context, grant string, confirm func(g *pb.Grant, p *pb.Preview, text string) error) (*pb.Grant, error) {
+	got, err := c.Grants.GetGrant(ctx, &pb.GetGrantRequest{Name: grant})
+	if err != nil {
+		return nil, err
+	}
+	// The text is made from what was shown, here, not taken from the service.
+	terms, err := wire.ParseTerms(got.Grant)
+	if err != nil {
+		return nil, err
+	}
+	if wire.Name(wire.Grants, terms.Grant) != grant {
+		return nil, errNoAnswer
+	}
+	if err := confirm(got.Grant, got.Preview, terms.Decision().Text()); err != nil {
+		return nil, err
+	}
+	sig, err := c.sign(terms.Decision())
+	if err != nil {
+		return nil, err
+	}
+	done, err := c.Grants.ApproveGrant(ctx, &pb.ApproveGrantRequest{Name: grant, Signature: wire.Signature(sig)})
+	return done.GetGrant(), err
+}
+
+func (c *Client) sign(d vault.Decision) (vault.Signature, error) {
+	pair, err := tls.LoadX509KeyPair(c.cfg.Certificate, c.cfg.Key)
+	if err != nil {
+		return vault.Signature{}, err
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return vault.Signature{}, errors.New("the profile's key can not sign")
+	}
+	return vault.Sign(d, key, pair.Certificate, time.Now())
+}
+
+// ApplyPurpose signs that a purpose is sanctioned as given. It takes effect when a second
+// admin does the same; the answer says how far it is.
+func (c *Client) ApplyPurpose(ctx context.Context, p vault.Purpose) (*pb.SignDecisionResponse, error) {
+	return c.decide(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ApplyPurpose{ApplyPurpose: wire.Purpose(p)}},
+		vault.ApplyPurpose, func(body string) bool {
+			version := field(body, "version")
+			_, err := fmt.Sscanf(version, "%d", &p.Version)
+			return err == nil && body == p.Text()
+		})
+}
+
+// ApplyContractor signs that a contractor is admitted. It takes effect when a second admin
+// does the same. A suspended contractor comes back in a new epoch.
+func (c *Client) ApplyContractor(ctx context.Context, org vault.Contractor) (*pb.SignDecisionResponse, error) {
+	return c.decide(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ApplyContractor{ApplyContractor: wire.Contractor(org)}},
+		vault.ApplyContractor, func(body string) bool {
+			_, err := fmt.Sscanf(field(body, "epoch"), "%d", &org.Epoch)
+			return err == nil && body == org.Text()
+		})
+}
+
+// RestoreKeys signs that the revoked keys of a selection be usable again, which takes two admins.
+func (c *Client) RestoreKeys(ctx context.Context, sel vault.Selection, confirm func(d *pb.Decision) error) (*pb.SignDecisionResponse, error) {
+	return c.decideKeys(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_RestoreKeys{RestoreKeys: wire.Selection(sel)}},
+		vault.RestoreKeys, sel, confirm)
+}
+
+// DestroyKeys signs that the keys of a selection be destroyed, for good, which takes two
+// admins. confirm is shown what is to be signed.
+func (c *Client) DestroyKeys(ctx context.Context, sel vault.Selection, confirm func(d *pb.Decision) error) (*pb.SignDecisionResponse, error) {
+	return c.decideKeys(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_DestroyKeys{DestroyKeys: wire.Selection(sel)}},
+		vault.DestroyKeys, sel, confirm)
+}
+
+func (c *Client) decideKeys(ctx context.Context, req *pb.ProposeDecisionRequest, k vault.DecisionKind, sel vault.Selection, confirm func(d *pb.Decision) error) (*pb.SignDecisionResponse, error) {
+	return c.decideConfirmed(ctx, req, k, func(body string) bool { return strings.HasPrefix(body, sel.Text()+"records: ") }, confirm)
+}
+
+func (c *Client) decide(ctx context.Context, req *pb.ProposeDecisionRequest, k vault.DecisionKind, meant func(body string) bool) (*pb.SignDecisionResponse, error) {
+	return c.decideConfirmed(ctx, req, k, meant, func(*pb.Decision) error { return nil })
+}
+
+// decideConfirmed proposes and signs. What is signed must be what was meant: a service that
+// puts something else before the signer is refused.
+func (c *Client) decideConfirmed(ctx context.Context, req *pb.ProposeDecisionRequest, k vault.DecisionKind, meant func(body string) bool, confirm func(d *pb.Decision) error) (*pb.SignDecisionResponse, error) {
+	proposed, err := c.Admin.ProposeDecision(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	d, err := wire.ParseDecision(proposed.Decision)
+	if err != nil {
+		return nil, err
+	}
+	if d.Kind != k || !meant(d.Body) {
+		return nil, fmt.Errorf("the service asks for a signature on something else: %s", d.Text())
+	}
+	if err := confirm(proposed.Decision); err != nil {
+		return nil, err
+	}
+	sig, err := c.sign(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range proposed.Decision.Signatures {
+		if s.Signer == sig.Signer {
+			return &pb.SignDecisionResponse{Decision: proposed.Decision}, nil // signed before; another admin must
+		}
+	}
+	return c.Admin.SignDecision(ctx, &pb.SignDecisionRequest{Name: proposed.Decision.Name, Signature: wire.Signature(sig)})
+}
+
+// field gives the value of a canonical line.
+func field(body, key string) string {
+	for line := range strings.Lines(body) {
+		if v, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), key+": "); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// Records gives each record that a grant covers, page by page.
+func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each func(*pb.RecordView) error) error {
+	for page := ""; ; {
+		got, err := c.Release.ListRecords(ctx, &pb.ListRecordsRequest{Grant: grant, GrantToken: t.Reveal(), PageToken: page})
+		if err != nil {
+			return err
+		}
+		for _, r := range got.Records {
+			if err := each(r); err != nil {
+				return err
+			}
+		}
+		if page = got.NextPageToken; page == "" {
+			return nil
+		}
+	}
+}
+
+// fetchBatch is how many images one call asks for.
+const fetchBatch = 500
+
+// Fetch opens the images named, in order, and gives each to each. It stops at the first error.
+func (c *Client) Fetch(ctx context.Context, grant string, t vault.Token, handles []string, each func(*pb.Image) error) error {
+	for len(handles) > 0 {
+		n := min(fetchBatch, len(handles))
+		if err := c.fetchBatch(ctx, grant, t, handles[:n], each); err != nil {
+			return err
+		}
+		handles = handles[n:]
+	}
+	return nil
+}
+
+func (c *Client) fetchBatch(ctx context.Context, grant string, t vault.Token, handles []string, each func(*pb.Image) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.Release.FetchImages(ctx, &pb.FetchImagesRequest{Grant: grant, GrantToken: t.Reveal(), Handles: handles})
+	if err != nil {
+		return err
+	}
+	for _, want := range handles {
+		got, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return errNoAnswer
+		}
+		if err != nil {
+			return err
+		}
+		if got.Image.GetHandle() != want {
+			return fmt.Errorf("the service sent image %s where %s was asked for", got.Image.GetHandle(), want)
+		}
+		if err := each(got.Image); err != nil {
+			return err
+		}
+	}
+	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// Events gives each event of the log from an index on, of the types given if any are, and
+// returns the index at which a later call goes on.
+func (c *Client) Events(ctx context.Context, from int64, types []string, each func(*pb.AuditEvent) error) (next int64, err error) {
+	for {
+		got, err := c.Audit.ListEvents(ctx, &pb.ListEventsRequest{StartIndex: from, PageSize: 1000, Types: types})
+		if err != nil {
+			return from, err
+		}
+		for _, e := range got.Events {
+			if err := each(e); err != nil {
+				return from, err
+			}
+		}
+		from = got.NextIndex
+		if !got.More {
+			return from, nil
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package vault
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// EventType says what an event tells of.
+type EventType string
+
+// The event types.
+const (
+	EventRecordStored        EventType = "record.stored"
+	EventDecisionProposed    EventType = "decision.proposed"
+	EventDecisionSigned      EventType = "decision.signed"
+	EventPurposeApplied      EventType = "purpose.applied"
+	EventContractorApplied   EventType = "contractor.applied"
+	EventContractorSuspended EventType = "contractor.suspended"
+	EventGrantRequested      EventType = "grant.requested"
+	EventGrantRefused        EventType = "grant.refused" // a request, approval or activation that policy forbids
+	EventGrantSigned         EventType = "grant.signed"  // one approver's signature
+	EventGrantApproved       EventType = "grant.approved"
+	EventGrantDenied         EventType = "grant.denied"
+	EventGrantActivated      EventType = "grant.activated"
+	EventGrantRetired        EventType = "grant.retired"
+	EventGrantRevoked        EventType = "grant.revoked"
+	EventGrantExpired        EventType = "grant.expired"
+	EventRecordsListed       EventType = "records.listed"
+	EventRecordReleased      EventType = "record.released"
+	EventReleaseUnsent       EventType = "release.unsent" // nothing of that release left
+	EventReleaseRefused      EventType = "release.refused"
+	EventKeysRevoked         EventType = "keys.revoked"
+	EventKeysRestored        EventType = "keys.restored"
+	EventKeysDestroying      EventType = "keys.destroying" // decided; the records open no more
+	EventKeyDestroyed        EventType = "key.destroyed"   // gone from Vault, one record
+	EventVaultCaughtUp       EventType = "vault.caught_up" // Vault now enforces what an earlier event decided
+)
+
+// EventVersion is the version of the events' form.
+const EventVersion = 1
+
+// MaxEvent is the longest event, in bytes: the largest entry of a C2SP tlog-tiles bundle.
+const MaxEvent = 65_535
+
+// Event is one entry of the audit log. It names records and callers by ID, free text by
+// hash, and holds no image, name, plate or secret. Its bytes, as first written, are kept
+// for ever: [Event.Encode] is called once.
+type Event struct {
+	V    int       `json:"v"`
+	Type EventType `json:"type"`
+	At   string    `json:"at"` // RFC 3339, UTC, microseconds
+
+	Actor string `json:"actor"`          // SPIFFE ID, or "portcullisd" for what the daemon does by itself
+	Cert  string `json:"cert,omitempty"` // digest of the actor's certificate
+	Addr  string `json:"addr,omitempty"` // address of the actor
+
+	Stored     *StoredFacts    `json:"stored,omitempty"`
+	Grant      string          `json:"grant,omitempty"`
+	Contractor string          `json:"contractor,omitempty"`
+	Epoch      int             `json:"epoch,omitempty"`
+	Terms      string          `json:"terms,omitempty"` // canonical text
+	Decision   *DecisionFacts  `json:"decision,omitempty"`
+	Signature  *SignatureFacts `json:"signature,omitempty"`
+
+	Record  string   `json:"record,omitempty"`
+	Refetch bool     `json:"refetch,omitempty"`
+	Release int64    `json:"release,omitempty"` // index of the release that an unsent event takes back
+	Records []string `json:"records,omitempty"`
+	Part    int      `json:"part,omitempty"`  // long lists come in parts, 1 and up
+	Parts   int      `json:"parts,omitempty"` // how many
+	Count   int64    `json:"count,omitempty"`
+	Digest  string   `json:"digest,omitempty"` // of the whole list
+
+	Reason Reason `json:"reason,omitempty"`
+	Note   string `json:"note,omitempty"` // digest of the free text that an admin gave
+}
+
+// StoredFacts are the facts of a stored record.
+type StoredFacts struct {
+	Record      string `json:"record"`
+	Site        string `json:"site"`
+	Lane        string `json:"lane"`
+	Modality    string `json:"modality"`
+	CapturedAt  string `json:"captured_at"`
+	CrossingID  string `json:"crossing_id,omitempty"`
+	ContentType string `json:"content_type"`
+	Size        int64  `json:"size"`
+	RequestID   string `json:"request_id"`
+	KeyName     string `json:"key_name"`
+	SealedHash  string `json:"sealed_hash"`
+}
+
+// DecisionFacts are a decision.
+type DecisionFacts struct {
+	ID      string `json:"id"`
+	Kind    string `json:"kind"`
+	Expires string `json:"expires"`
+	Body    string `json:"body"`
+	Digest  string `json:"digest"`
+}
+
+// SignatureFacts are a signature.
+type SignatureFacts struct {
+	Signer   string   `json:"signer"`
+	SignedAt string   `json:"signed_at"`
+	Bytes    string   `json:"bytes"` // base64
+	Chain    []string `json:"chain"` // base64 of DER
+}
+
+// NewEvent begins an event of the caller.
+func NewEvent(t EventType, c Caller, at time.Time) Event {
+	e := Event{V: EventVersion, Type: t, At: FormatTime(at), Actor: c.ID, Addr: c.Addr}
+	if c.ID == "" {
+		e.Actor = "portcullisd"
+	}
+	if c.Cert != (Digest{}) {
+		e.Cert = c.Cert.String()
+	}
+	return e
+}
+
+// Facts gives what the log keeps of a stored record.
+func (r Record) Facts() *StoredFacts {
+	f := &StoredFacts{
+		Record: r.ID.String(), Site: r.Site, Lane: r.Lane, Modality: string(r.Modality),
+		CapturedAt: FormatTime(r.CapturedAt), ContentType: r.ContentType, Size: r.Size,
+		RequestID: r.RequestID.String(), KeyName: r.KeyName(), SealedHash: r.SealedHash.String(),
+	}
+	if r.CrossingID != (ID{}) {
+		f.CrossingID = r.CrossingID.String()
+	}
+	return f
+}
+
+// Facts gives what the log keeps of a decision.
+func (d Decision) Facts() *DecisionFacts {
+	return &DecisionFacts{ID: d.ID.String(), Kind: string(d.Kind), Expires: FormatTime(d.Expires), Body: d.Body, Digest: d.Digest().String()}
+}
+
+// Facts gives what the log keeps of a signature.
+func (s Signature) Facts() *SignatureFacts {
+	f := &SignatureFacts{Signer: s.Signer, SignedAt: FormatTime(s.SignedAt), Bytes: base64.StdEncoding.EncodeToString(s.Bytes)}
+	for _, c := range s.Chain {
+		f.Chain = append(f.Chain, base64.StdEncoding.EncodeToString(c))
+	}
+	return f
+}
+
+// Encode gives the bytes of the event: JSON on one line. It fails when they are longer
+// than [MaxEvent].
+func (e Event) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	out := bytes.TrimRight(b.Bytes(), "\n")
+	if len(out) > MaxEvent {
+		return nil, fmt.Errorf("encode event %s: %d bytes, at most %d are allowed", e.Type, len(out), MaxEvent)
+	}
+	return out, nil
+}
+
+// DecodeEvent reads what Encode wrote. Unknown fields and versions are refused.
+func DecodeEvent(b []byte) (Event, error) {
+	if len(b) > MaxEvent {
+		return Event{}, fmt.Errorf("decode event: %d bytes, at most %d are allowed", len(b), MaxEvent)
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	var e Event
+	if err := dec.Decode(&e); err != nil {
+		return Event{}, fmt.Errorf("decode event: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Event{}, fmt.Errorf("decode event: bytes follow the event")
+	}
+	if e.V != EventVersion {
+		return Event{}, fmt.Errorf("decode event: version %d, this program knows %d", e.V, EventVersion)
+	}
+	if _, err := ParseTime(e.At); err != nil {
+		return Event{}, fmt.Errorf("decode event: at: %w", err)
+	}
+	return e, nil
+}

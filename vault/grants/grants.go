@@ -1,0 +1,411 @@
+// Package grants is the life of a grant: request, approve, activate, end. It is the only
+// package that lets HashiCorp Vault honour anything.
+package grants
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// Fences writes what Vault itself enforces of a grant.
+type Fences interface {
+	// WriteFence lets tokens of the grant decrypt by keys whose names have these prefixes.
+	WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error
+	// DeleteFence takes that away from all of them, at the next call. Idempotent.
+	DeleteFence(ctx context.Context, grant vault.ID) error
+}
+
+// Tokens mints and ends grant tokens.
+type Tokens interface {
+	// Mint makes a token of the grant that ends by itself after ttl.
+	Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (t vault.Token, accessor string, err error)
+	// RevokeToken ends a token. Idempotent.
+	RevokeToken(ctx context.Context, accessor string) error
+}
+
+// Gate ends what is being sent.
+type Gate interface {
+	// End returns when no send that the ending covers is under way any more.
+	End(ctx context.Context, e vault.Ending) (vault.Barrier, error)
+}
+
+// Tx is one transaction on the facts.
+type Tx interface {
+	Now() time.Time
+	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
+	Standing(c vault.Caller) error
+	Contractor(name string) (vault.Contractor, error)
+	// Purpose gives the newest version of a purpose and the decision that sanctioned it.
+	Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error)
+	Grant(id vault.ID) (vault.Grant, error)
+	GrantByRequest(grantee string, request vault.ID) (vault.Grant, error)
+	AddGrant(g vault.Grant, request vault.ID) error
+	AddSignature(decision vault.ID, s vault.Signature) error
+	SetGrantState(id vault.ID, s vault.GrantState) error
+	SetGrantToken(id vault.ID, d vault.Digest, accessor string) error
+	FenceState(id vault.ID) (vault.FenceState, error)
+	SetFenceState(id vault.ID, s vault.FenceState) error
+	// FencesDue gives grants whose fence is to be written or, once they have ended, removed.
+	FencesDue(now time.Time, most int) ([]vault.ID, error)
+	Preview(s vault.Scope) (vault.Preview, error)
+	Append(e vault.Event) error
+}
+
+// Ledger keeps the facts and the log.
+type Ledger interface {
+	// Update runs fn in one transaction, durable on return, and gives the log index of the
+	// last event that fn appended. fn may run more than once.
+	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
+	// View runs fn on a consistent state. It writes nothing.
+	View(ctx context.Context, fn func(Tx) error) error
+}
+
+// Service is the life of grants. Its methods may be called at once from many goroutines.
+type Service struct {
+	Ledger    Ledger
+	Fences    Fences
+	Tokens    Tokens
+	Gate      Gate
+	Authority func() vault.Authority
+	Log       *slog.Logger
+}
+
+// Request is what a contractor asks for.
+type Request struct {
+	ID            vault.ID // names the request at its workload
+	Purpose       string
+	Scope         vault.Scope
+	MaxRecords    int64
+	TTL           time.Duration
+	Justification string
+}
+
+// MaxJustification is the longest justification, in bytes.
+const MaxJustification = 500
+
+func (r Request) check() error {
+	if r.ID == (vault.ID{}) {
+		return vault.InvalidField("request_id", "must not be empty")
+	}
+	if err := vault.CheckName("purpose", r.Purpose); err != nil {
+		return err
+	}
+	if err := r.Scope.Check(); err != nil {
+		return err
+	}
+	if r.MaxRecords < 1 || r.MaxRecords > vault.MaxQuota {
+		return vault.InvalidField("max_records", "must be from 1 to %d", vault.MaxQuota)
+	}
+	if r.TTL < vault.MinTTL || r.TTL > vault.MaxTTL || r.TTL%time.Second != 0 {
+		return vault.InvalidField("ttl", "must be whole seconds, from %s to %s", vault.MinTTL, vault.MaxTTL)
+	}
+	if n := len(r.Scope.KeyPrefixes()); n > vault.MaxPrefixes {
+		return vault.InvalidField("scope", "needs %d paths in Vault's policy; at most %d are allowed: name fewer sites or a window of whole months", n, vault.MaxPrefixes)
+	}
+	return vault.CheckText("justification", r.Justification, MaxJustification, false)
+}
+
+// Request asks for a grant. What policy forbids is refused, with the reason and an event.
+func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vault.Grant, err error) {
+	if err := r.check(); err != nil {
+		return g, err
+	}
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		known, err := tx.GrantByRequest(c.ID, r.ID)
+		if err == nil || vault.KindOf(err) != vault.NotFound {
+			g, refused = known, nil
+			return err
+		}
+		g, refused = s.draft(tx, c, r)
+		if refused != nil {
+			return refuse(tx, c, vault.ID{}, refused)
+		}
+		if err := tx.AddGrant(g, r.ID); err != nil {
+			return err
+		}
+		e := event(tx, vault.EventGrantRequested, c, g)
+		e.Terms = g.Terms.Text()
+		return tx.Append(e)
+	})
+	return g, errors.Join(err, refused)
+}
+
+// draft makes the grant that a request asks for, if policy allows it.
+func (s *Service) draft(tx Tx, c vault.Caller, r Request) (g vault.Grant, err error) {
+	if err := tx.Standing(c); err != nil {
+		return g, err
+	}
+	org, err := tx.Contractor(c.Org)
+	if err != nil {
+		return g, err
+	}
+	p, err := s.purpose(tx, r.Purpose)
+	if err != nil {
+		return g, err
+	}
+	now := tx.Now()
+	g = vault.Grant{
+		Terms: vault.Terms{
+			Grant:   vault.NewID(),
+			Purpose: vault.PurposeRef{Name: p.Name, Version: p.Version, Digest: p.Digest()},
+			Grantee: c.ID, Epoch: org.Epoch, Scope: r.Scope, MaxRecords: r.MaxRecords,
+			Ends: now.Add(r.TTL), Approvals: p.Approvals,
+			Justification: vault.DigestOf([]byte(r.Justification)),
+		}.Normal(),
+		State: vault.GrantPending, Contractor: c.Org, Justification: r.Justification, RequestedAt: now,
+	}
+	if _, err := rand.Read(g.HandleKey[:]); err != nil {
+		return g, err
+	}
+	return g, p.Allows(c.Org, g.Terms, now)
+}
+
+// purpose gives the newest version of a purpose, proved to be what admins sanctioned.
+func (s *Service) purpose(tx Tx, name string) (vault.Purpose, error) {
+	p, d, sigs, err := tx.Purpose(name)
+	if err != nil {
+		return p, err
+	}
+	if d.Kind != vault.ApplyPurpose || d.Body != p.Text() {
+		return p, vault.E(vault.Denied, vault.ReasonDecisionTampered, "purpose %s is not what admins sanctioned", name)
+	}
+	if err := s.Authority().Decided(d, sigs, vault.LooseningSigners); err != nil {
+		return p, vault.E(vault.Denied, vault.ReasonDecisionTampered, "purpose %s is not what admins sanctioned", name).Because(err)
+	}
+	return p, nil
+}
+
+// Approve adds an admin's signature over the terms. The last one needed approves the grant,
+// and Vault's fence is written; when Vault is away, that follows.
+func (s *Service) Approve(ctx context.Context, c vault.Caller, id vault.ID, sig vault.Signature) (g vault.Grant, err error) {
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if g, refused = s.approval(tx, c, id, sig); refused != nil {
+			return refuse(tx, c, id, refused)
+		}
+		if err := tx.AddSignature(id, sig); err != nil {
+			return err
+		}
+		e := event(tx, vault.EventGrantSigned, c, g)
+		e.Signature = sig.Facts()
+		if err := tx.Append(e); err != nil {
+			return err
+		}
+		g.Signatures = append(g.Signatures, sig)
+		if len(g.Signatures) < g.Approvals {
+			return nil
+		}
+		if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
+			return err
+		}
+		g.State = vault.GrantApproved
+		return errors.Join(
+			tx.SetGrantState(id, g.State), tx.SetFenceState(id, vault.FenceDue),
+			tx.Append(event(tx, vault.EventGrantApproved, c, g)))
+	})
+	if err := errors.Join(err, refused); err != nil {
+		return g, err
+	}
+	if g.State == vault.GrantApproved {
+		if err := s.fence(ctx, id); err != nil {
+			s.Log.WarnContext(ctx, "vault's fence of an approved grant is still to be written", "grant", id, "error", err)
+		}
+	}
+	return g, nil
+}
+
+// approval says whether the admin may sign the grant now, and did.
+func (s *Service) approval(tx Tx, c vault.Caller, id vault.ID, sig vault.Signature) (vault.Grant, error) {
+	if err := tx.Standing(c); err != nil {
+		return vault.Grant{}, err
+	}
+	g, err := tx.Grant(id)
+	if err != nil {
+		return g, err
+	}
+	now := tx.Now()
+	if g.State != vault.GrantPending {
+		return g, vault.E(vault.State, vault.ReasonGrantDecided, "grant %s is %s; it takes no approvals", id, g.State)
+	}
+	if g.Ended(now) {
+		return g, vault.E(vault.State, vault.ReasonGrantExpired, "grant %s ended at %s", id, vault.FormatTime(g.Ends))
+	}
+	if err := s.lawful(tx, g); err != nil {
+		return g, err
+	}
+	if err := s.Authority().Fresh(g.Decision(), sig, c, now); err != nil {
+		return g, err
+	}
+	return g, s.Authority().Decided(g.Decision(), append(g.Signatures[:len(g.Signatures):len(g.Signatures)], sig), 1, g.Grantee)
+}
+
+// lawful checks again what was checked at the request: since then the contractor may have
+// been suspended, or the purpose changed.
+func (s *Service) lawful(tx Tx, g vault.Grant) error {
+	org, err := tx.Contractor(g.Contractor)
+	if err != nil {
+		return err
+	}
+	if org.Suspended || org.Epoch != g.Epoch {
+		return vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s was suspended; its earlier grants do not revive", g.Contractor)
+	}
+	p, err := s.purpose(tx, g.Purpose.Name)
+	if err != nil {
+		return err
+	}
+	return p.Allows(g.Contractor, g.Terms, g.RequestedAt)
+}
+
+// Deny refuses a pending request for good.
+func (s *Service) Deny(ctx context.Context, c vault.Caller, id vault.ID, note string) (g vault.Grant, err error) {
+	if err := vault.CheckText("note", note, MaxJustification, true); err != nil {
+		return g, err
+	}
+	_, err = s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		if err := tx.Standing(c); err != nil {
+			return err
+		}
+		if g, err = tx.Grant(id); err != nil {
+			return err
+		}
+		if g.State != vault.GrantPending {
+			return vault.E(vault.State, vault.ReasonGrantDecided, "grant %s is %s; only a pending one can be denied", id, g.State)
+		}
+		g.State = vault.GrantDenied
+		e := event(tx, vault.EventGrantDenied, c, g)
+		e.Note = noteDigest(note)
+		return errors.Join(tx.SetGrantState(id, g.State), tx.Append(e))
+	})
+	return g, err
+}
+
+// Activate gives the grantee a token. An earlier token of the grant ends, and the end of
+// the grant does not move.
+func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g vault.Grant, t vault.Token, err error) {
+	g, err = s.check(ctx, c, id)
+	if err != nil {
+		return g, "", err
+	}
+	if err := s.fence(ctx, id); err != nil {
+		return g, "", err
+	}
+	var now time.Time
+	if err := s.Ledger.View(ctx, func(tx Tx) error { now = tx.Now(); return nil }); err != nil {
+		return g, "", err
+	}
+	ttl := g.Ends.Sub(now).Truncate(time.Second)
+	if ttl < time.Second {
+		return g, "", vault.E(vault.State, vault.ReasonGrantExpired, "grant %s ended at %s", id, vault.FormatTime(g.Ends))
+	}
+	t, accessor, err := s.Tokens.Mint(ctx, id, g.Contractor, g.Epoch, ttl)
+	if err != nil {
+		return g, "", err
+	}
+	var earlier string
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if g, refused = s.activation(tx, c, id); refused != nil {
+			return refuse(tx, c, id, refused)
+		}
+		earlier, g.State = g.Accessor, vault.GrantActive
+		return errors.Join(
+			tx.SetGrantState(id, g.State), tx.SetGrantToken(id, t.Digest(), accessor),
+			tx.Append(event(tx, vault.EventGrantActivated, c, g)))
+	})
+	if err := errors.Join(err, refused); err != nil {
+		// The token was given to nobody. Should this fail too, the fence's removal ends it.
+		return g, "", errors.Join(err, s.Tokens.RevokeToken(context.WithoutCancel(ctx), accessor))
+	}
+	if earlier != "" {
+		if err := s.Tokens.RevokeToken(ctx, earlier); err != nil {
+			return g, "", err // the grantee activates again; until then two tokens live, of which we honour one
+		}
+	}
+	return g, t, nil
+}
+
+func (s *Service) check(ctx context.Context, c vault.Caller, id vault.ID) (g vault.Grant, err error) {
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if g, refused = s.activation(tx, c, id); refused != nil {
+			return refuse(tx, c, id, refused)
+		}
+		return nil
+	})
+	return g, errors.Join(err, refused)
+}
+
+// activation says whether the caller may activate the grant now.
+func (s *Service) activation(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, error) {
+	g, err := own(tx, c, id)
+	if err != nil {
+		return g, err
+	}
+	if err := g.Usable(tx.Now()); err != nil {
+		return g, err
+	}
+	if err := s.lawful(tx, g); err != nil {
+		return g, err
+	}
+	return g, s.prove(g)
+}
+
+// own gives the grant if the caller is its grantee, in good standing.
+func own(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, error) {
+	g, err := tx.Grant(id)
+	if vault.KindOf(err) == vault.NotFound || (err == nil && g.Grantee != c.ID) {
+		return g, Unknown(id)
+	}
+	if err != nil {
+		return g, err
+	}
+	return g, tx.Standing(c)
+}
+
+// Unknown is what strangers hear of a grant.
+func Unknown(id vault.ID) error {
+	return vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
+}
+
+// prove checks the approvers' signatures over the grant's terms.
+func (s *Service) prove(g vault.Grant) error {
+	if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
+		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is not what its approvers signed", g.Grant).Because(err)
+	}
+	return nil
+}
+
+// refuse records a refusal and lets the transaction commit it. Failures that are no verdict
+// (storage, for one) end the transaction instead.
+func refuse(tx Tx, c vault.Caller, grant vault.ID, why error) error {
+	switch vault.KindOf(why) {
+	case vault.Denied, vault.State, vault.NotFound:
+	default:
+		return why
+	}
+	e := vault.NewEvent(vault.EventGrantRefused, c, tx.Now())
+	e.Contractor, e.Reason = c.Org, vault.ReasonOf(why)
+	if grant != (vault.ID{}) {
+		e.Grant = grant.String()
+	}
+	return tx.Append(e)
+}
+
+func event(tx Tx, t vault.EventType, c vault.Caller, g vault.Grant) vault.Event {
+	e := vault.NewEvent(t, c, tx.Now())
+	e.Grant, e.Contractor = g.Grant.String(), g.Contractor
+	return e
+}
+
+func noteDigest(note string) string {
+	if note == "" {
+		return ""
+	}
+	return vault.DigestOf([]byte(note)).String()
+}

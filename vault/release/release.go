@@ -1,0 +1,303 @@
+// Package release lists and opens images under a grant. It holds no credential of its own:
+// what it opens, it opens with the token that the grantee shows. Nothing in it can make a
+// grant, or a token.
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portcullis/portcullis/internal/envelope"
+	"github.com/portcullis/portcullis/vault"
+)
+
+// Keys opens data keys.
+type Keys interface {
+	// Unwrap decrypts a wrapped data key by the transit key of that name, with the token.
+	Unwrap(ctx context.Context, t vault.Token, keyName, wrapped string) (dek []byte, err error)
+}
+
+// Blobs keeps ciphertext.
+type Blobs interface {
+	Get(ctx context.Context, id vault.ID) ([]byte, error)
+}
+
+// Gate stands between opening and sending.
+type Gate interface {
+	// Enter lets a release pass unless its access has ended since it was authorized. leave
+	// is called once the send is over. After an ending's barrier nothing covered enters.
+	Enter(rel vault.Release) (leave func(), err error)
+}
+
+// Tx is one transaction on the facts.
+type Tx interface {
+	Now() time.Time
+	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
+	Standing(c vault.Caller) error
+	Contractor(name string) (vault.Contractor, error)
+	Grant(id vault.ID) (vault.Grant, error)
+	Record(id vault.ID) (vault.Record, error)
+	// RecordsInScope gives the records of a scope whose keys are active, in the order of
+	// their IDs, from the first after the one given.
+	RecordsInScope(s vault.Scope, after vault.ID, most int) ([]vault.Record, error)
+	// CountRelease counts a record against its grant's quota, once however often it
+	// leaves: QUOTA_EXCEEDED if the quota does not allow one more.
+	CountRelease(grant, record vault.ID) (refetch bool, err error)
+	Append(e vault.Event) error
+}
+
+// Ledger keeps the facts and the log.
+type Ledger interface {
+	// Update runs fn in one transaction, durable on return, and gives the log index of the
+	// last event that fn appended. fn may run more than once.
+	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
+}
+
+// Limits of one call.
+const (
+	MaxPage    = 1000 // records of a page
+	MaxHandles = 1000 // handles of a fetch
+)
+
+// openTimeout bounds the time between a release's authorization and its entering the gate.
+const openTimeout = 30 * time.Second
+
+// Service releases images. Its methods may be called at once from many goroutines.
+type Service struct {
+	Ledger    Ledger
+	Keys      Keys
+	Blobs     Blobs
+	Gate      Gate
+	Authority func() vault.Authority
+
+	proved sync.Map // Digest of terms and signatures that were proved → struct{}
+}
+
+// Fetch opens the images named and gives each to send, in the order asked for. It stops at
+// the first error. Each image is recorded, durably, before it is sent.
+func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, handles []vault.Handle, send func(vault.Image) error) error {
+	if len(handles) == 0 || len(handles) > MaxHandles {
+		return vault.InvalidField("handles", "must name 1 to %d handles, not %d", MaxHandles, len(handles))
+	}
+	for _, h := range handles {
+		if err := s.fetch(ctx, c, t, grant, h, send); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch records, opens, sends: never in another order.
+func (s *Service) fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle, send func(vault.Image) error) error {
+	rel, err := s.authorize(ctx, c, t, grant, h)
+	if err != nil {
+		return err
+	}
+	img, err := s.open(ctx, t, rel)
+	if err == nil {
+		img.Handle = h
+		var leave func()
+		if leave, err = s.Gate.Enter(rel); err == nil {
+			defer leave()
+			return send(img)
+		}
+	}
+	// Nothing left: say so, or it counts as exposed.
+	return errors.Join(err, s.unsent(context.WithoutCancel(ctx), rel, err))
+}
+
+// authorize checks everything and commits the event; only then may bytes leave.
+func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle) (vault.Release, error) {
+	var rel vault.Release
+	var refused error
+	index, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		g, err := s.grant(tx, c, t, grant)
+		if err == nil {
+			rel, err = s.admit(tx, c, g, h)
+		}
+		if refused = err; err != nil {
+			return refuse(tx, c, grant, err)
+		}
+		e := vault.NewEvent(vault.EventRecordReleased, c, tx.Now())
+		e.Grant, e.Contractor, e.Record, e.Refetch = grant.String(), g.Contractor, rel.Record.ID.String(), rel.Refetch
+		return tx.Append(e)
+	})
+	rel.Index = index
+	return rel, errors.Join(err, refused)
+}
+
+// grant gives the grant if it is the caller's, may be used now, and is what its approvers
+// signed. Whatever keeps a stranger from it looks the same to the stranger.
+func (s *Service) grant(tx Tx, c vault.Caller, t vault.Token, id vault.ID) (vault.Grant, error) {
+	g, err := tx.Grant(id)
+	if vault.KindOf(err) == vault.NotFound || (err == nil && g.Grantee != c.ID) {
+		return g, vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
+	}
+	if err != nil {
+		return g, err
+	}
+	if err := tx.Standing(c); err != nil {
+		return g, err
+	}
+	if err := g.Open(tx.Now()); err != nil {
+		return g, err
+	}
+	if !t.Matches(g.TokenDigest) {
+		return g, vault.E(vault.Denied, vault.ReasonGrantToken, "the token is not the newest of grant %s; activate it again", id)
+	}
+	org, err := tx.Contractor(g.Contractor)
+	if err != nil {
+		return g, err
+	}
+	if g.Contractor != c.Org || org.Epoch != g.Epoch {
+		return g, vault.E(vault.State, vault.ReasonGrantRevoked, "grant %s ended with a suspension of its contractor", id)
+	}
+	return g, s.prove(g)
+}
+
+// prove checks the approvers' signatures over the grant's terms, once for each state of the
+// row: who writes to the database can not widen a grant, not even a running one.
+func (s *Service) prove(g vault.Grant) error {
+	state := g.Fingerprint()
+	if _, ok := s.proved.Load(state); ok {
+		return nil
+	}
+	if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
+		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is not what its approvers signed", g.Grant).Because(err)
+	}
+	s.proved.Store(state, struct{}{})
+	return nil
+}
+
+// admit checks the record against the grant and counts it.
+func (s *Service) admit(tx Tx, c vault.Caller, g vault.Grant, h vault.Handle) (vault.Release, error) {
+	r, err := tx.Record(g.HandleKey.Record(h))
+	if vault.KindOf(err) == vault.NotFound || (err == nil && !g.Scope.Covers(r)) {
+		return vault.Release{}, vault.E(vault.NotFound, vault.ReasonHandleUnknown, "no record of grant %s has handle %s", g.Grant, h)
+	}
+	if err != nil {
+		return vault.Release{}, err
+	}
+	switch r.Key {
+	case vault.KeyActive:
+	case vault.KeyDestroying, vault.KeyDestroyed:
+		return vault.Release{}, vault.E(vault.State, vault.ReasonKeyDestroyed, "the key of %s is destroyed", h)
+	default:
+		return vault.Release{}, vault.E(vault.Denied, vault.ReasonKeyRevoked, "the key of %s is revoked", h)
+	}
+	refetch, err := tx.CountRelease(g.Grant, r.ID)
+	if err != nil {
+		return vault.Release{}, err
+	}
+	return vault.Release{At: tx.Now(), Grant: g.Grant, Contractor: g.Contractor, Caller: c, Record: r, Refetch: refetch}, nil
+}
+
+// refuse records a refusal and lets the transaction commit it. Failures that are no verdict
+// (storage, for one) end the transaction instead.
+func refuse(tx Tx, c vault.Caller, grant vault.ID, why error) error {
+	switch vault.KindOf(why) {
+	case vault.Denied, vault.State, vault.NotFound, vault.Exhausted:
+	default:
+		return why
+	}
+	e := vault.NewEvent(vault.EventReleaseRefused, c, tx.Now())
+	e.Grant, e.Contractor, e.Reason = grant.String(), c.Org, vault.ReasonOf(why)
+	return tx.Append(e)
+}
+
+// open gets ciphertext and data key side by side and opens the image.
+func (s *Service) open(ctx context.Context, t vault.Token, rel vault.Release) (vault.Image, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	r := rel.Record
+	var sealed, dek []byte
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		if sealed, err = s.Blobs.Get(ctx, r.ID); vault.KindOf(err) == vault.NotFound {
+			err = vault.E(vault.DataLoss, vault.ReasonDataLoss, "the stored image is missing").Because(err)
+		}
+		return err
+	})
+	both.Go(func() (err error) {
+		dek, err = s.Keys.Unwrap(ctx, t, r.KeyName(), r.WrappedKey)
+		return err
+	})
+	defer func() { clear(dek) }()
+	if err := both.Wait(); err != nil {
+		return vault.Image{}, fmt.Errorf("open: %w", err)
+	}
+	image, err := envelope.Open(r, dek, sealed)
+	if err != nil {
+		return vault.Image{}, fmt.Errorf("open: %w", err)
+	}
+	return vault.Image{Modality: r.Modality, ContentType: r.ContentType, Orientation: r.Orientation, Bytes: image}, nil
+}
+
+// unsent takes a release back in the log.
+func (s *Service) unsent(ctx context.Context, rel vault.Release, why error) error {
+	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		e := vault.NewEvent(vault.EventReleaseUnsent, rel.Caller, tx.Now())
+		e.Grant, e.Contractor, e.Record, e.Release = rel.Grant.String(), rel.Contractor, rel.Record.ID.String(), rel.Index
+		e.Reason = vault.ReasonOf(why)
+		return tx.Append(e)
+	})
+	return err
+}
+
+// View is what a grantee learns of a record besides its picture.
+type View struct {
+	Handle   vault.Handle
+	Modality vault.Modality
+	Site     string
+	Day      time.Time // of capture, midnight UTC
+}
+
+// List gives a page of the records that the grant covers, in an order that tells nothing,
+// from the first after the handle given (the zero handle begins). more tells that the page
+// is not the last.
+func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (views []View, more bool, err error) {
+	if most < 0 || most > MaxPage {
+		return nil, false, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
+	}
+	if most == 0 {
+		most = MaxPage
+	}
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		views = nil
+		g, err := s.grant(tx, c, t, grant)
+		if refused = err; err != nil {
+			return refuse(tx, c, grant, err)
+		}
+		var from vault.ID
+		if after != (vault.Handle{}) {
+			from = g.HandleKey.Record(after)
+		}
+		records, err := tx.RecordsInScope(g.Scope, from, most+1)
+		if err != nil {
+			return err
+		}
+		if more = len(records) > most; more {
+			records = records[:most]
+		}
+		for _, r := range records {
+			y, m, d := r.CapturedAt.UTC().Date()
+			views = append(views, View{
+				Handle: g.HandleKey.Handle(r.ID), Modality: r.Modality, Site: r.Site,
+				Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC),
+			})
+		}
+		e := vault.NewEvent(vault.EventRecordsListed, c, tx.Now())
+		e.Grant, e.Contractor, e.Count = grant.String(), g.Contractor, int64(len(views))
+		return tx.Append(e)
+	})
+	if err := errors.Join(err, refused); err != nil {
+		return nil, false, err
+	}
+	return views, more, nil
+}

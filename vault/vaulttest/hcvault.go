@@ -1,0 +1,273 @@
+package vaulttest
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// HCVault stands in for HashiCorp Vault with all our credentials at once: [Capture],
+// [Release], [Grants] and [Admin]. Its ops are the methods of those.
+type HCVault struct {
+	Faults
+	clock func() time.Time
+
+	mu       sync.Mutex
+	keys     map[string]*transitKey
+	fences   map[vault.ID][]string
+	tokens   map[string]grantToken // by accessor
+	disabled map[entity]bool
+}
+
+// transitKey is a named key; its versions count from 1.
+type transitKey struct {
+	versions []cipher.AEAD
+	least    int // min_decryption_version
+}
+
+type grantToken struct {
+	secret vault.Token
+	grant  vault.ID
+	entity entity
+	ends   time.Time
+}
+
+// entity is a contractor in one epoch.
+type entity struct {
+	contractor string
+	epoch      int
+}
+
+// NewHCVault makes one without keys that answers. clock says when tokens end.
+func NewHCVault(clock func() time.Time) *HCVault {
+	return &HCVault{
+		Faults: newFaults(vault.ReasonVaultUnavailable,
+			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "DeleteFence", "DisableContractor",
+			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys"),
+		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID][]string{},
+		tokens: map[string]grantToken{}, disabled: map[entity]bool{},
+	}
+}
+
+// Wrap is as in [Capture].
+func (v *HCVault) Wrap(ctx context.Context, keyName string, dek []byte) (string, error) {
+	return call(ctx, &v.Faults, "Wrap", func() (string, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if !nameOfKey(keyName) {
+			return "", vault.E(vault.Internal, vault.ReasonInternal, "not the name of a key")
+		}
+		if v.keys[keyName] != nil {
+			return "", vault.E(vault.Exists, vault.ReasonInternal, "the key exists")
+		}
+		k := &transitKey{least: 1}
+		k.rotate()
+		v.keys[keyName] = k
+		return "vault:v1:" + base64.StdEncoding.EncodeToString(k.versions[0].Seal(nil, nil, dek, nil)), nil
+	})
+}
+
+func (k *transitKey) rotate() {
+	block, err := aes.NewCipher(random(32))
+	if err != nil {
+		panic(fmt.Sprintf("aes with a 32-byte key: %v", err)) // cannot be
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(fmt.Sprintf("gcm: %v", err)) // cannot be
+	}
+	k.versions = append(k.versions, aead)
+}
+
+// Unwrap is as in [Release].
+func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped string) ([]byte, error) {
+	return call(ctx, &v.Faults, "Unwrap", func() ([]byte, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if !nameOfKey(keyName) || !v.allows(t, keyName) {
+			return nil, vault.E(vault.Denied, vault.ReasonKeyRefused, "the token does not open this key")
+		}
+		k := v.keys[keyName]
+		if k == nil {
+			return nil, vault.E(vault.Denied, vault.ReasonKeyDestroyed, "the key is gone")
+		}
+		lost := vault.E(vault.DataLoss, vault.ReasonDataLoss, "the wrapped key does not prove intact")
+		rest, ok := strings.CutPrefix(wrapped, "vault:v")
+		number, text, found := strings.Cut(rest, ":")
+		version, err := strconv.Atoi(number)
+		if !ok || !found || err != nil || version < 1 || version > len(k.versions) {
+			return nil, lost
+		}
+		if version < k.least {
+			return nil, vault.E(vault.Denied, vault.ReasonKeyRevoked, "the key is revoked")
+		}
+		sealed, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, lost
+		}
+		dek, err := k.versions[version-1].Open(nil, nil, sealed, nil)
+		if err != nil {
+			return nil, lost
+		}
+		return dek, nil
+	})
+}
+
+// allows says whether the token lives and its fence holds the key.
+func (v *HCVault) allows(secret vault.Token, keyName string) bool {
+	for _, t := range v.tokens {
+		if t.secret == secret {
+			return v.clock().Before(t.ends) && !v.disabled[t.entity] &&
+				slices.ContainsFunc(v.fences[t.grant], func(p string) bool { return strings.HasPrefix(keyName, p) })
+		}
+	}
+	return false
+}
+
+// Mint is as in [Grants]. In an epoch that is disabled it mints none.
+func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
+	type minted struct {
+		token    vault.Token
+		accessor string
+	}
+	m, err := call(ctx, &v.Faults, "Mint", func() (minted, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if ttl = ttl.Truncate(time.Second); ttl <= 0 { // whole seconds, as Vault counts
+			return minted{}, vault.E(vault.State, vault.ReasonGrantExpired, "the grant has less than a second left")
+		}
+		e := entity{contractor, epoch}
+		if v.disabled[e] {
+			return minted{}, vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled in epoch %d", contractor, epoch)
+		}
+		m := minted{vault.Token("hvs." + base64.RawURLEncoding.EncodeToString(random(69))), base64.RawURLEncoding.EncodeToString(random(18))}
+		v.tokens[m.accessor] = grantToken{secret: m.token, grant: grant, entity: e, ends: v.clock().Add(ttl)}
+		return m, nil
+	})
+	return m.token, m.accessor, err
+}
+
+// RevokeToken is as in [Grants].
+func (v *HCVault) RevokeToken(ctx context.Context, accessor string) error {
+	return do(ctx, &v.Faults, "RevokeToken", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.tokens, accessor)
+		return nil
+	})
+}
+
+// WriteFence is as in [Admin].
+func (v *HCVault) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
+	return do(ctx, &v.Faults, "WriteFence", func() error {
+		for _, p := range keyPrefixes {
+			if !nameOfKey(p) {
+				return vault.E(vault.Internal, vault.ReasonInternal, "not the prefix of a key name")
+			}
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.fences[grant] = slices.Clone(keyPrefixes)
+		return nil
+	})
+}
+
+// DeleteFence is as in [Admin].
+func (v *HCVault) DeleteFence(ctx context.Context, grant vault.ID) error {
+	return do(ctx, &v.Faults, "DeleteFence", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.fences, grant)
+		return nil
+	})
+}
+
+// DisableContractor is as in [Admin].
+func (v *HCVault) DisableContractor(ctx context.Context, contractor string, epoch int) error {
+	return do(ctx, &v.Faults, "DisableContractor", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.disabled[entity{contractor, epoch}] = true
+		return nil
+	})
+}
+
+// RevokeKey is as in [Admin].
+func (v *HCVault) RevokeKey(ctx context.Context, keyName string) error {
+	return do(ctx, &v.Faults, "RevokeKey", func() error {
+		return v.change(keyName, func(k *transitKey) {
+			if k.least < len(k.versions) || k.least == 1 {
+				k.rotate()
+				k.least = len(k.versions)
+			}
+		})
+	})
+}
+
+// RestoreKey is as in [Admin].
+func (v *HCVault) RestoreKey(ctx context.Context, keyName string) error {
+	return do(ctx, &v.Faults, "RestoreKey", func() error {
+		return v.change(keyName, func(k *transitKey) { k.least = 1 })
+	})
+}
+
+func (v *HCVault) change(keyName string, change func(*transitKey)) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k := v.keys[keyName]
+	if k == nil {
+		return vault.E(vault.NotFound, vault.ReasonKeyDestroyed, "there is no such key")
+	}
+	change(k)
+	return nil
+}
+
+// DestroyKey is as in [Admin].
+func (v *HCVault) DestroyKey(ctx context.Context, keyName string) error {
+	return do(ctx, &v.Faults, "DestroyKey", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.keys, keyName)
+		return nil
+	})
+}
+
+// KeyExists is as in [Admin].
+func (v *HCVault) KeyExists(ctx context.Context, keyName string) (bool, error) {
+	return call(ctx, &v.Faults, "KeyExists", func() (bool, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.keys[keyName] != nil, nil
+	})
+}
+
+// Keys is as in [Admin]; the names are sorted.
+func (v *HCVault) Keys(ctx context.Context) ([]string, error) {
+	return call(ctx, &v.Faults, "Keys", func() ([]string, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return slices.Sorted(maps.Keys(v.keys)), nil
+	})
+}
+
+// nameOfKey says whether s is made of the characters of key names alone.
+func nameOfKey(s string) bool {
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: it ends the process instead
+	return b
+}
