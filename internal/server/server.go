@@ -1,0 +1,203 @@
+// Package server is the gRPC API: it says who may call what, reads requests, and is the
+// only place where an error becomes a status.
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/breach"
+	"github.com/portcullis/portcullis/vault/capture"
+	"github.com/portcullis/portcullis/vault/grants"
+	"github.com/portcullis/portcullis/vault/release"
+)
+
+// Facts is what the API reads besides the operations.
+type Facts interface {
+	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
+	Standing(ctx context.Context, c vault.Caller) error
+	// Purposes gives the newest version of each purpose.
+	Purposes(ctx context.Context) ([]vault.Purpose, error)
+	Contractors(ctx context.Context) ([]vault.Contractor, error)
+	// Grants gives grants, newest first, before the one given; of one contractor if it is
+	// not empty, in one of the states if any are given.
+	Grants(ctx context.Context, contractor string, states []vault.GrantState, before vault.ID, most int) ([]vault.Grant, error)
+	// Events gives the log's entries from an index on, of the types given if any are, the
+	// index of each, and the size of the log.
+	Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, size int64, err error)
+}
+
+// Config is what a server is made of. All of its fields are wanted.
+type Config struct {
+	Capture *capture.Service
+	Grants  *grants.Service
+	Release *release.Service
+	Breach  *breach.Service
+	Facts   Facts
+
+	Credentials credentials.TransportCredentials
+	// Caller tells who is calling, from the context of a call; it refuses a certificate
+	// that has expired since its connection began.
+	Caller func(ctx context.Context) (vault.Caller, error)
+	Log    *slog.Logger
+	Clock  func() time.Time
+	// Version of the service, for WhoAmI.
+	Version string
+	// MaxImage is the largest image taken, in bytes.
+	MaxImage int64
+}
+
+// The server's limits, in place of grpc's own, which are none.
+const (
+	maxStreams    = 256       // calls at once on one connection
+	maxHeaders    = 16 << 10  // bytes of a call's headers
+	maxOverhead   = 256 << 10 // bytes of a request besides the image
+	windowSize    = 256 << 10 // bytes a client may have on its way in a call
+	connWindow    = 16 << 20  // and on a connection
+	writeBuffer   = 32 << 10  // bytes gathered before a write
+	idle          = 30 * time.Minute
+	keepaliveTime = time.Minute
+	keepaliveWait = 20 * time.Second
+)
+
+// New makes the gRPC server with all services. Serve and stop it as any.
+func New(cfg Config) (*grpc.Server, *health.Server) {
+	a := &api{Config: cfg}
+	s := grpc.NewServer(
+		grpc.Creds(cfg.Credentials),
+		grpc.ChainUnaryInterceptor(a.unary),
+		grpc.ChainStreamInterceptor(a.stream),
+		grpc.MaxRecvMsgSize(int(min(cfg.MaxImage+maxOverhead, math.MaxInt32))),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.InitialWindowSize(windowSize),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.WriteBufferSize(writeBuffer),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: keepaliveTime, Timeout: keepaliveWait}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
+	)
+	pb.RegisterCaptureServiceServer(s, &captureAPI{api: a})
+	pb.RegisterGrantServiceServer(s, &grantAPI{api: a})
+	pb.RegisterReleaseServiceServer(s, &releaseAPI{api: a})
+	pb.RegisterAdminServiceServer(s, &adminAPI{api: a})
+	pb.RegisterAuditServiceServer(s, &auditAPI{api: a})
+	pb.RegisterIdentityServiceServer(s, &identityAPI{api: a})
+	h := health.NewServer()
+	healthpb.RegisterHealthServer(s, h)
+	return s, h
+}
+
+// powers says which kinds of callers may call a method. A method that is not here is
+// nobody's: see the test that walks all services.
+var powers = map[string][]vault.Role{
+	pb.CaptureService_StoreImage_FullMethodName: {vault.RoleCapture},
+
+	pb.GrantService_RequestGrant_FullMethodName:  {vault.RoleContractor},
+	pb.GrantService_ActivateGrant_FullMethodName: {vault.RoleContractor},
+	pb.GrantService_RetireGrant_FullMethodName:   {vault.RoleContractor},
+	pb.GrantService_GetGrant_FullMethodName:      {vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	pb.GrantService_ListGrants_FullMethodName:    {vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	pb.GrantService_ApproveGrant_FullMethodName:  {vault.RoleAdmin},
+	pb.GrantService_DenyGrant_FullMethodName:     {vault.RoleAdmin},
+	pb.GrantService_RevokeGrant_FullMethodName:   {vault.RoleAdmin},
+
+	pb.ReleaseService_ListRecords_FullMethodName: {vault.RoleContractor},
+	pb.ReleaseService_FetchImage_FullMethodName:  {vault.RoleContractor},
+	pb.ReleaseService_FetchImages_FullMethodName: {vault.RoleContractor},
+
+	pb.AdminService_ProposeDecision_FullMethodName:   {vault.RoleAdmin},
+	pb.AdminService_SignDecision_FullMethodName:      {vault.RoleAdmin},
+	pb.AdminService_ListPurposes_FullMethodName:      {vault.RoleAdmin, vault.RoleAuditor},
+	pb.AdminService_ListContractors_FullMethodName:   {vault.RoleAdmin, vault.RoleAuditor},
+	pb.AdminService_SuspendContractor_FullMethodName: {vault.RoleAdmin},
+	pb.AdminService_RevokeKeys_FullMethodName:        {vault.RoleAdmin},
+	pb.AdminService_ListRecordKeys_FullMethodName:    {vault.RoleAdmin},
+
+	pb.AuditService_ListEvents_FullMethodName: {vault.RoleAuditor},
+
+	pb.IdentityService_WhoAmI_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+
+	healthpb.Health_Check_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	healthpb.Health_List_FullMethodName:  {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	healthpb.Health_Watch_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+}
+
+// api is what all services share.
+type api struct{ Config }
+
+// admit says who is calling, if the caller may call the method now.
+func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
+	c, err := a.Config.Caller(ctx)
+	if err != nil {
+		return c, err
+	}
+	if !slices.Contains(powers[method], c.Role) {
+		return c, vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "%s may not call %s: it is for %s", c.ID, method, roles(powers[method]))
+	}
+	return c, a.Facts.Standing(ctx, c)
+}
+
+func roles(in []vault.Role) string {
+	if len(in) == 0 {
+		return "nobody"
+	}
+	var out []string
+	for _, r := range in {
+		out = append(out, string(r))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (a *api) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() { err = a.finish(ctx, info.FullMethod, err, recover()) }()
+	if _, err := a.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+func (a *api) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer func() { err = a.finish(ss.Context(), info.FullMethod, err, recover()) }()
+	if _, err := a.admit(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return next(srv, ss)
+}
+
+// finish turns what came of a call into its status. A panic ends the call, not the daemon;
+// its value may hold a secret, so the log gets its type and the stack alone.
+func (a *api) finish(ctx context.Context, method string, err error, panicked any) error {
+	if panicked != nil {
+		a.Log.ErrorContext(ctx, "panic in a call", "method", method, "type", fmt.Sprintf("%T", panicked), "stack", string(debug.Stack()))
+		err = vault.E(vault.Internal, vault.ReasonInternal, "internal error")
+	}
+	return toStatus(ctx, a.Log, method, err)
+}
+
+// caller tells who is calling. The interceptor has admitted the call.
+func (a *api) caller(ctx context.Context) (vault.Caller, error) { return a.Config.Caller(ctx) }
+
+// pageSize reads a page size: most when 0 and def is 0.
+func pageSize(n, def, most int32) (int, error) {
+	switch {
+	case n < 0 || n > most:
+		return 0, vault.InvalidField("page_size", "must be from 0 to %d", most)
+	case n == 0:
+		return int(def), nil
+	}
+	return int(n), nil
+}

@@ -1,0 +1,201 @@
+package store
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+const recordColumns = "id, site, lane, modality, captured_at, crossing_id, content_type, orientation, size, device, request_id, stored_at, wrapped_key, sealed_hash, key_state"
+
+func scanRecord(scan func(...any) error) (r vault.Record, err error) {
+	var id, crossing, request string
+	var captured, stored int64
+	var hash []byte
+	err = scan(&id, &r.Site, &r.Lane, &r.Modality, &captured, &crossing, &r.ContentType, &r.Orientation, &r.Size,
+		&r.Device, &request, &stored, &r.WrappedKey, &hash, &r.Key)
+	if err != nil {
+		return r, err
+	}
+	r.CapturedAt, r.StoredAt, r.SealedHash = moment(captured), moment(stored), digest(hash)
+	for _, f := range []struct {
+		to   *vault.ID
+		from string
+	}{{&r.ID, id}, {&r.CrossingID, crossing}, {&r.RequestID, request}} {
+		if f.from == "" {
+			continue
+		}
+		if *f.to, err = uuid.Parse(f.from); err != nil {
+			return r, vault.E(vault.DataLoss, vault.ReasonDataLoss, "the record's row is damaged").Because(err)
+		}
+	}
+	return r, nil
+}
+
+// idText writes an ID, the zero one as the empty text.
+func idText(id vault.ID) string {
+	if id == (vault.ID{}) {
+		return ""
+	}
+	return id.String()
+}
+
+// AddRecord adds a record.
+func (t *Tx) AddRecord(r vault.Record) error {
+	return t.exec("INSERT INTO records ("+recordColumns+") VALUES ("+marks(1, 15)+")",
+		r.ID.String(), r.Site, r.Lane, string(r.Modality), micros(r.CapturedAt), idText(r.CrossingID), r.ContentType,
+		r.Orientation, r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key))
+}
+
+// record gives the one record that a condition names.
+func (t *Tx) record(where string, args ...any) (r vault.Record, err error) {
+	found := false
+	err = t.each("SELECT "+recordColumns+" FROM records WHERE "+where, args, func(scan func(...any) error) (err error) {
+		found = true
+		r, err = scanRecord(scan)
+		return err
+	})
+	if err == nil && !found {
+		err = vault.E(vault.NotFound, vault.ReasonRecordUnknown, "there is no such record")
+	}
+	return r, err
+}
+
+// Record gives a record; NotFound if there is none.
+func (t *Tx) Record(id vault.ID) (vault.Record, error) { return t.record("id = $1", id.String()) }
+
+// RecordByRequest gives the record that a device stored under a request ID.
+func (t *Tx) RecordByRequest(device string, request vault.ID) (vault.Record, error) {
+	return t.record("device = $1 AND request_id = $2", device, request.String())
+}
+
+// within is the condition of a scope, with its arguments.
+func within(s vault.Scope) (string, []any) {
+	args := []any{micros(s.From), micros(s.Until)}
+	for _, site := range s.Sites {
+		args = append(args, site)
+	}
+	for _, m := range s.Modalities {
+		args = append(args, string(m))
+	}
+	return "captured_at >= $1 AND captured_at < $2 AND site IN (" + marks(3, len(s.Sites)) +
+		") AND modality IN (" + marks(3+len(s.Sites), len(s.Modalities)) + ") AND key_state = 'active'", args
+}
+
+// RecordsInScope gives the records of a scope whose keys are active, in the order of their
+// IDs, from the first after the one given.
+func (t *Tx) RecordsInScope(s vault.Scope, after vault.ID, most int) (out []vault.Record, err error) {
+	where, args := within(s)
+	n := len(args)
+	args = append(args, idText(after), most)
+	err = t.each("SELECT "+recordColumns+" FROM records WHERE "+where+
+		" AND id > "+marks(n+1, 1)+" ORDER BY id LIMIT "+marks(n+2, 1), args, func(scan func(...any) error) error {
+		r, err := scanRecord(scan)
+		out = append(out, r)
+		return err
+	})
+	return out, err
+}
+
+// dayMicros is one day in the unit of captured_at.
+const dayMicros = 24 * 60 * 60 * 1_000_000
+
+// Preview counts what a scope covers.
+func (t *Tx) Preview(s vault.Scope) (p vault.Preview, err error) {
+	where, args := within(s)
+	args = append(args, int64(dayMicros))
+	_, err = t.get("SELECT COUNT(*), COUNT(DISTINCT NULLIF(crossing_id, '')), COUNT(DISTINCT captured_at / "+marks(len(args), 1)+
+		") FROM records WHERE "+where, args, &p.Records, &p.Crossings, &p.Days)
+	return p, err
+}
+
+// Select gives the records of a selection whose keys are in one of the states (any, if none
+// is given), in the order of their IDs.
+func (t *Tx) Select(s vault.Selection, most int, states ...vault.KeyState) (out []vault.ID, err error) {
+	args := []any{most}
+	add := func(condition string, values ...any) string {
+		args = append(args, values...)
+		return " AND " + condition
+	}
+	where := ""
+	if s.Record != (vault.ID{}) {
+		where += add("id = $2", s.Record.String())
+	} else {
+		where += add("site = $2 AND captured_at >= $3 AND captured_at < $4", s.Site, micros(s.From), micros(s.Until))
+		if s.Modality != "" {
+			where += add("modality = $5", string(s.Modality))
+		}
+	}
+	if len(states) > 0 {
+		names := make([]any, len(states))
+		for i, k := range states {
+			names[i] = string(k)
+		}
+		where += add("key_state IN ("+marks(len(args)+1, len(names))+")", names...)
+	}
+	err = t.each("SELECT id FROM records WHERE TRUE"+where+" ORDER BY id LIMIT $1", args, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		id, err := uuid.Parse(text)
+		out = append(out, id)
+		return err
+	})
+	return out, err
+}
+
+// SetKeyState moves a record's key to a state if it is in one of those from, and says
+// whether it was.
+func (t *Tx) SetKeyState(id vault.ID, to vault.KeyState, from ...vault.KeyState) (bool, error) {
+	args := []any{string(to), id.String()}
+	for _, k := range from {
+		args = append(args, string(k))
+	}
+	n, err := t.changed("UPDATE records SET key_state = $1 WHERE id = $2 AND key_state IN ("+marks(3, len(from))+")", args...)
+	return n == 1, err
+}
+
+// DestroyRecord forgets the wrapped key of a record.
+func (t *Tx) DestroyRecord(id vault.ID) error {
+	return t.exec("UPDATE records SET wrapped_key = '' WHERE id = $1", id.String())
+}
+
+// KeysDue gives records whose keys are revoking, restoring or destroying.
+func (t *Tx) KeysDue(after vault.ID, most int) (out []vault.Record, err error) {
+	err = t.each("SELECT "+recordColumns+` FROM records
+		WHERE key_state IN ('revoking', 'restoring', 'destroying') AND id > $1 ORDER BY id LIMIT $2`,
+		[]any{idText(after), most}, func(scan func(...any) error) error {
+			r, err := scanRecord(scan)
+			out = append(out, r)
+			return err
+		})
+	return out, err
+}
+
+// Grantees gives the workloads that opened any of the records under a grant.
+func (t *Tx) Grantees(records []vault.ID) (out []string, err error) {
+	const chunk = 500 // placeholders of one statement
+	seen := map[string]bool{}
+	for len(records) > 0 {
+		n := min(chunk, len(records))
+		args := make([]any, n)
+		for i, id := range records[:n] {
+			args[i] = id.String()
+		}
+		records = records[n:]
+		err := t.each("SELECT DISTINCT g.grantee FROM released r JOIN grants g ON g.id = r.grant_id WHERE r.record_id IN ("+marks(1, n)+")",
+			args, func(scan func(...any) error) error {
+				var id string
+				err := scan(&id)
+				if !seen[id] {
+					out, seen[id] = append(out, id), true
+				}
+				return err
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
