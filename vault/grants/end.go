@@ -14,7 +14,8 @@ const sweepBatch = 100
 // Revoke ends a grant, by an admin. When it returns, no release of it commits any more and
 // no send is under way.
 func (s *Service) Revoke(ctx context.Context, c vault.Caller, id vault.ID, note string) (vault.Grant, vault.Barrier, error) {
-	return s.end(ctx, c, id, vault.GrantRevoked, vault.EventGrantRevoked, note, func(tx Tx) (vault.Grant, error) {
+	end := ending{to: vault.GrantRevoked, as: vault.EventGrantRevoked, note: note, cut: true}
+	return s.end(ctx, c, id, end, func(tx Tx) (vault.Grant, error) {
 		if err := tx.Standing(c); err != nil {
 			return vault.Grant{}, err
 		}
@@ -22,15 +23,24 @@ func (s *Service) Revoke(ctx context.Context, c vault.Caller, id vault.ID, note 
 	})
 }
 
-// Retire ends a grant, by its grantee.
+// Retire ends a grant, by its grantee. Sends under way are cut, idle connections are not: the
+// answer comes over one of them.
 func (s *Service) Retire(ctx context.Context, c vault.Caller, id vault.ID) (vault.Grant, vault.Barrier, error) {
-	return s.end(ctx, c, id, vault.GrantRetired, vault.EventGrantRetired, "", func(tx Tx) (vault.Grant, error) {
+	return s.end(ctx, c, id, ending{to: vault.GrantRetired, as: vault.EventGrantRetired}, func(tx Tx) (vault.Grant, error) {
 		return own(tx, c, id)
 	})
 }
 
-func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, to vault.GrantState, as vault.EventType, note string, find func(Tx) (vault.Grant, error)) (g vault.Grant, b vault.Barrier, err error) {
-	if err := vault.CheckText("note", note, MaxJustification, true); err != nil {
+// ending is one way of ending a grant.
+type ending struct {
+	to   vault.GrantState
+	as   vault.EventType
+	note string
+	cut  bool // all connections of the grantee, sending or not
+}
+
+func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how ending, find func(Tx) (vault.Grant, error)) (g vault.Grant, b vault.Barrier, err error) {
+	if err := vault.CheckText("note", how.note, MaxJustification, true); err != nil {
 		return g, b, err
 	}
 	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
@@ -40,18 +50,21 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, to vault
 		if g.Ended(tx.Now()) {
 			return nil // ended already; the barrier below still holds for what is under way
 		}
-		g.State = to
-		e := event(tx, as, c, g)
-		e.Note = noteDigest(note)
-		return errors.Join(tx.SetGrantState(id, to), tx.Append(e))
+		g.State = how.to
+		e := event(tx, how.as, c, g)
+		e.Note = noteDigest(how.note)
+		return errors.Join(tx.SetGrantState(id, how.to), tx.Append(e))
 	})
 	if err != nil {
 		return g, b, err
 	}
 	// The ending is durable: from here on nothing may hinder it, not even the caller leaving.
 	ctx = context.WithoutCancel(ctx)
-	b, err = s.Gate.End(ctx, vault.Ending{Index: index, Grants: []vault.ID{id}, Grantees: []string{g.Grantee}})
-	if err != nil {
+	end := vault.Ending{Index: index, Grants: []vault.ID{id}}
+	if how.cut {
+		end.Grantees = []string{g.Grantee}
+	}
+	if b, err = s.Gate.End(ctx, end); err != nil {
 		return g, b, err
 	}
 	if err := s.fence(ctx, id); err != nil {

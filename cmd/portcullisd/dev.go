@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/portcullis/portcullis/certs"
+	"github.com/portcullis/portcullis/internal/devvault"
+	"github.com/portcullis/portcullis/internal/hcvault/setup"
+)
+
+// The identities of the development profiles.
+const (
+	devDomain = "portcullis.example"
+	devSite   = "north-gate"
+	devOrg    = "acme-vision"
+)
+
+var devProfiles = []struct{ name, path string }{
+	{"lane", "/capture/" + devSite + "/lane-1"},
+	{"contractor", "/contractor/" + devOrg + "/matcher"},
+	{"alice", "/admin/alice"},
+	{"bob", "/admin/bob"},
+	{"auditor", "/auditor/auditor"},
+}
+
+func devCommand(out, logs io.Writer) *cobra.Command {
+	var dir, listen string
+	cmd := &cobra.Command{
+		Use:   "dev --dir DIR",
+		Short: "run everything in the foreground, to try Portcullis",
+		Long: `Dev runs the embedded default in the foreground: a real HashiCorp Vault as a child
+process, SQLite, a directory of ciphertext and development certificates, all kept below
+DIR. It writes DIR/portcullis.yaml with the profiles lane, contractor, alice, bob and
+auditor, and prints ready.
+
+It is for development only: the Vault's unseal key and the certificates' authority lie
+beside the data.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return dev(cmd.Context(), dir, listen, out, logs)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "directory for all data; made if it is absent (required)")
+	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default: that of the last run, or a free loopback port)")
+	if err := cmd.MarkFlagRequired("dir"); err != nil {
+		panic(err) // the flag stands above
+	}
+	return cmd
+}
+
+func dev(ctx context.Context, dir, listen string, out, logs io.Writer) (err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	log, err := logger(logs, "warn")
+	if err != nil {
+		return err
+	}
+	hc, err := devvault.Start(ctx, filepath.Join(dir, "vault"), devvault.Options{Log: logs})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hc.Stop(context.WithoutCancel(ctx))) }()
+	cfg, err := prepareDev(ctx, dir, hc)
+	if err != nil {
+		return err
+	}
+	if cfg.Listen = listen; listen == "" {
+		cfg.Listen = lastAddress(dir)
+	}
+	d, err := start(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	cfg.Listen = d.Addr()
+	if err := writeDevFiles(dir, cfg); err != nil {
+		return err
+	}
+	if err := nextSteps(out, dir); err != nil {
+		return err
+	}
+	return d.Wait(ctx)
+}
+
+// prepareDev readies Vault and certificates, and gives the daemon's configuration.
+func prepareDev(ctx context.Context, dir string, hc *devvault.Server) (config, error) {
+	cfg := defaultConfig()
+	cfg.TrustDomain = devDomain
+	cfg.Vault.Address, cfg.Vault.CA = hc.Addr(), hc.CACert()
+	cfg.Vault.Credentials = filepath.Join(dir, "credentials")
+	cfg.Store.Path, cfg.Blobs.Path = filepath.Join(dir, "facts.db"), filepath.Join(dir, "blobs")
+	err := setup.Run(ctx, setup.Options{
+		Addr: hc.Addr(), CAFile: hc.CACert(), Token: hc.RootToken(), Mount: cfg.Vault.Mount,
+		AuditFile: hc.AuditLog(), OutDir: cfg.Vault.Credentials,
+	})
+	if err != nil {
+		return cfg, err
+	}
+	authority, err := certs.Open(filepath.Join(dir, "certs"), devDomain)
+	if err != nil {
+		return cfg, err
+	}
+	pair, err := authority.Issue("portcullisd", authority.ServerID(), certs.LocalServer)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.TLS.Certificate, cfg.TLS.Key, cfg.TLS.Bundle = pair.Cert, pair.Key, authority.Bundle()
+	for _, p := range devProfiles {
+		if _, err := authority.Issue(p.name, "spiffe://"+devDomain+p.path, certs.Leaf{}); err != nil {
+			return cfg, err
+		}
+	}
+	return cfg, nil
+}
+
+// clientConfig is the form of the command line's file.
+type clientConfig struct {
+	Server         string                   `yaml:"server"`
+	ServerID       string                   `yaml:"server_id"`
+	Bundle         string                   `yaml:"bundle"`
+	DefaultProfile string                   `yaml:"default_profile,omitempty"`
+	Profiles       map[string]clientProfile `yaml:"profiles"`
+}
+
+type clientProfile struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// lastAddress is where the last run listened, if that is free, or else any free port of
+// the loopback interface.
+func lastAddress(dir string) string {
+	const free = "127.0.0.1:0"
+	var last clientConfig
+	text, err := os.ReadFile(filepath.Join(dir, "portcullis.yaml"))
+	if err != nil || yaml.Unmarshal(text, &last) != nil || last.Server == "" {
+		return free
+	}
+	lis, err := net.Listen("tcp", last.Server)
+	if err != nil {
+		return free
+	}
+	lis.Close()
+	return last.Server
+}
+
+// writeDevFiles writes the files of the daemon and of the command line, and examples of
+// what admins apply, which are left alone once they are there.
+func writeDevFiles(dir string, cfg config) error {
+	client := clientConfig{
+		Server: cfg.Listen, ServerID: "spiffe://" + devDomain + "/portcullisd", Bundle: "certs/ca.pem",
+		Profiles: map[string]clientProfile{},
+	}
+	for _, p := range devProfiles {
+		client.Profiles[p.name] = clientProfile{Certificate: "certs/" + p.name + ".pem", Key: "certs/" + p.name + ".key"}
+	}
+	for name, v := range map[string]any{"portcullis.yaml": client, "portcullisd.yaml": cfg} {
+		text, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	for name, text := range map[string]string{"contractor.yaml": devContractor, "purpose.yaml": devPurpose} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const devContractor = `name: ` + devOrg + `
+title: an example of a subcontractor
+`
+
+const devPurpose = `name: plate-reader-check
+title: check that lane cameras read plates right
+modalities: [plate]
+sites: [` + devSite + `]
+contractors: [` + devOrg + `]
+max_ttl: 4h
+max_records: 100
+approvals: 2
+`
+
+var next = template.Must(template.New("next").Parse(`
+Portcullis runs. In another terminal:
+
+  alias p='{{.Portcullis}} --config {{.Dir}}/portcullis.yaml'
+
+  p --profile alice  contractor apply {{.Dir}}/contractor.yaml     # two admins admit a contractor
+  p --profile bob    contractor apply {{.Dir}}/contractor.yaml
+  p --profile alice  purpose apply {{.Dir}}/purpose.yaml           # and sanction a purpose
+  p --profile bob    purpose apply {{.Dir}}/purpose.yaml
+  p --profile lane   capture --modality plate PICTURES             # a lane stores pictures
+  p --profile contractor grant request --help                     # then a contractor asks for a grant
+
+ready
+`))
+
+// nextSteps tells what to type next, and that the daemon is ready.
+func nextSteps(out io.Writer, dir string) error {
+	bin := "portcullis"
+	if self, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(self), "portcullis"); fileExists(beside) {
+			bin = beside
+		}
+	}
+	var b strings.Builder
+	if err := next.Execute(&b, map[string]string{"Portcullis": bin, "Dir": dir}); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(out, b.String())
+	return err
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,102 @@
+package hcvault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/vault"
+)
+
+// Grants mints and ends grant tokens. It can write no policy, so it opens at most what approved grants allow.
+type Grants struct{ session *session }
+
+// Grants uses the credential portcullis-grants.
+func (s *Server) Grants(a AppRole) *Grants { return &Grants{&session{srv: s, role: a}} }
+
+type minted struct {
+	Auth struct {
+		ClientToken   string   `json:"client_token"`
+		Accessor      string   `json:"accessor"`
+		Policies      []string `json:"policies"`
+		LeaseDuration int64    `json:"lease_duration"` // seconds
+		Renewable     bool     `json:"renewable"`
+		Orphan        bool     `json:"orphan"`
+		EntityID      string   `json:"entity_id"`
+	} `json:"auth"`
+}
+
+// Mint makes a token of the grant that ends by itself after ttl, cut to whole seconds, and belongs to the
+// contractor's epoch. It gives the secret and the accessor, by which the token can be ended. After an error a token
+// may exist that nobody knows; deleting the grant's fence makes it worthless.
+//
+// Errors: Denied CONTRACTOR_SUSPENDED when Vault has the contractor's epoch disabled, Unavailable.
+func (g *Grants) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
+	name, err := alias(contractor, epoch)
+	if err != nil {
+		return "", "", err
+	}
+	if ttl < time.Second || ttl > vault.MaxTTL {
+		return "", "", vault.InvalidField("ttl", "must be from 1s to %s", vault.MaxTTL)
+	}
+	life := fmt.Sprintf("%ds", int64(ttl/time.Second))
+	in := map[string]any{
+		"policies":          []string{fenceName(grant)},
+		"ttl":               life,
+		"explicit_max_ttl":  life,
+		"entity_alias":      name,
+		"renewable":         false,
+		"no_default_policy": true,
+	}
+	what := "mint a token of grant " + grant.String()
+	var got minted
+	err = g.session.do(ctx, http.MethodPost, "auth/token/create/"+TokenRole, in, &got)
+	var refused *wire.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusForbidden && refused.Says("entity alias is disabled") {
+		return "", "", vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled at Vault", contractor).
+			Because(fmt.Errorf("%s: %w", what, err))
+	}
+	if err != nil {
+		return "", "", translate(what, err)
+	}
+	if err := got.check(fenceName(grant), ttl); err != nil {
+		// A Vault that was set up in another way must not give out more than was asked for.
+		if got.Auth.Accessor != "" {
+			err = errors.Join(err, g.RevokeToken(context.WithoutCancel(ctx), got.Auth.Accessor))
+		}
+		return "", "", vault.E(vault.Internal, vault.ReasonInternal, "Vault made another token than was asked for").
+			Because(fmt.Errorf("%s: %w", what, err))
+	}
+	return vault.Token(got.Auth.ClientToken), got.Auth.Accessor, nil
+}
+
+func (m minted) check(policy string, ttl time.Duration) error {
+	a := m.Auth
+	switch {
+	case !tokenForm(a.ClientToken) || a.Accessor == "":
+		return errors.New("no token or no accessor")
+	case !slices.Equal(a.Policies, []string{policy}):
+		return fmt.Errorf("policies %q", a.Policies)
+	case a.LeaseDuration < 1 || a.LeaseDuration > int64(ttl/time.Second):
+		return fmt.Errorf("life of %d s", a.LeaseDuration)
+	case a.Renewable || !a.Orphan:
+		return errors.New("renewable, or with a parent")
+	case a.EntityID == "":
+		return errors.New("no entity: suspending the contractor would not end it")
+	}
+	return nil
+}
+
+// RevokeToken ends a token; when it returns nil no call by the token succeeds any more. Idempotent: a token that has
+// ended, and one that never was, is a success.
+func (g *Grants) RevokeToken(ctx context.Context, accessor string) error {
+	if accessor == "" {
+		return vault.InvalidField("accessor", "must not be empty")
+	}
+	err := g.session.do(ctx, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": accessor}, nil)
+	return translate("revoke a grant token", err)
+}

@@ -1,0 +1,209 @@
+// Package wire speaks HashiCorp Vault's HTTP API: one call, one answer.
+//
+// It is used instead of HashiCorp's client because that one reads the VAULT_* environment in every constructor,
+// and repeats writes by itself. Here nothing comes from the environment and nothing is sent twice.
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// Limits of one answer, in bytes.
+const (
+	maxAnswer = 1 << 20
+	// MaxList is the limit of a list; a key name takes at most 90 bytes of it, so it is good for three million.
+	MaxList = 256 << 20
+)
+
+// Config says which Vault and how.
+type Config struct {
+	Addr    string        // https://host:port
+	CAFile  string        // PEM; the only authorities that are trusted
+	Timeout time.Duration // of one call, waiting for a connection included; 0 means 10 s
+	Conns   int           // most connections at once; further calls wait for one; 0 means 64
+}
+
+// Client makes calls. It holds no credential: each call brings its token. Safe for concurrent use.
+type Client struct {
+	base    string
+	timeout time.Duration
+	http    *http.Client
+}
+
+// New makes a client. It does not connect yet.
+func New(cfg Config) (*Client, error) {
+	u, err := url.Parse(cfg.Addr)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return nil, fmt.Errorf("address of Vault %q: must be https://host:port", cfg.Addr)
+	}
+	pem, err := os.ReadFile(cfg.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("CA certificates of Vault: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("CA certificates of Vault: %s holds none", cfg.CAFile)
+	}
+	if cfg.Timeout < 0 || cfg.Conns < 0 {
+		return nil, errors.New("client of Vault: timeout and connections must not be negative")
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.Conns == 0 {
+		cfg.Conns = 64
+	}
+	// HTTP/1.1: with many calls at once a pool of connections is faster than one that all share, and a POST is sent
+	// again by net/http only if none of its bytes had left.
+	only1 := new(http.Protocols)
+	only1.SetHTTP1(true)
+	return &Client{
+		base:    "https://" + u.Host + "/v1/",
+		timeout: cfg.Timeout,
+		http: &http.Client{
+			Transport: &http.Transport{
+				Proxy:               nil, // tokens go to Vault and nowhere else
+				DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+				TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+				TLSHandshakeTimeout: 5 * time.Second,
+				MaxConnsPerHost:     cfg.Conns,
+				MaxIdleConns:        cfg.Conns,
+				MaxIdleConnsPerHost: cfg.Conns,
+				IdleConnTimeout:     time.Minute,
+				Protocols:           only1,
+			},
+			CheckRedirect: redirect,
+		},
+	}, nil
+}
+
+// redirect follows a standby of Vault to its leader (307), once. The token goes along, so only to a host that proves
+// itself by the same CA.
+func redirect(to *http.Request, via []*http.Request) error {
+	if len(via) > 1 || to.URL.Scheme != "https" {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// Error is Vault's refusal. It holds the texts that Vault gave, without the token.
+type Error struct {
+	Status int
+	Texts  []string
+}
+
+// Error gives status and texts on one line.
+func (e *Error) Error() string {
+	if len(e.Texts) == 0 {
+		return fmt.Sprintf("vault answers %d", e.Status)
+	}
+	return fmt.Sprintf("vault answers %d: %s", e.Status, strings.Join(e.Texts, "; "))
+}
+
+// Says tells whether one of the texts holds s.
+func (e *Error) Says(s string) bool {
+	for _, t := range e.Texts {
+		if strings.Contains(t, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// Absent tells whether Vault says that what was asked for does not exist. A path that nothing serves is answered by
+// 404, too, but with a text.
+func (e *Error) Absent() bool { return e.Status == http.StatusNotFound && len(e.Texts) == 0 }
+
+// Status gives the status of Vault's refusal in err's tree, 0 if there is none.
+func Status(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return 0
+}
+
+// Do makes one call with a token (none if empty) and decodes the answer into out, which may be nil and stays as it is
+// when Vault answers without content. It never repeats a call. Errors: [*Error] when Vault refuses, else what net/http
+// says; a context that ended is found by errors.Is.
+func (c *Client) Do(ctx context.Context, token, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode call: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("make call: %w", err)
+	}
+	if token != "" {
+		req.Header.Set("X-Vault-Token", token)
+	}
+	req.Header.Set("X-Vault-Request", "true") // else a Vault agent that guards against forged requests refuses
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	most := int64(maxAnswer)
+	if method == "LIST" {
+		most = MaxList
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if int64(len(answer)) > most {
+		return fmt.Errorf("answer has more than %d bytes", most)
+	}
+	if resp.StatusCode >= 300 {
+		return refusal(resp.StatusCode, answer, token)
+	}
+	if out == nil || resp.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return errors.New("answer is not the JSON that was expected") // the cause could quote a secret
+	}
+	return nil
+}
+
+// refusal keeps of an answer only Vault's own error texts: the rest may hold anything.
+func refusal(status int, answer []byte, token string) *Error {
+	var failed struct {
+		Errors []string `json:"errors"`
+	}
+	e := &Error{Status: status}
+	if json.Unmarshal(answer, &failed) != nil {
+		e.Texts = []string{"(no JSON)"}
+		return e
+	}
+	for _, t := range failed.Errors[:min(len(failed.Errors), 8)] {
+		t = strings.Join(strings.Fields(t), " ")
+		if token != "" {
+			t = strings.ReplaceAll(t, token, "[token]")
+		}
+		e.Texts = append(e.Texts, t[:min(len(t), 300)])
+	}
+	return e
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
