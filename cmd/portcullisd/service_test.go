@@ -6,6 +6,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -559,4 +562,85 @@ func TestOtherCallers(t *testing.T) {
 	noError(t, calls["store"](c))
 	s.sql("INSERT INTO suspended_callers (id, suspended_at) VALUES ($1, 0)", "spiffe://"+devDomain+lane)
 	refused(t, calls["store"](c), vault.ReasonCallerSuspended)
+}
+
+// TestSwappedAndFlipped: ciphertext, wrapped keys and rows that were swapped, flipped or cut
+// give DATA_LOSS or a refusal, never a wrong image, and the log says that nothing left.
+func TestSwappedAndFlipped(t *testing.T) {
+	s := begin(t)
+	p := purpose()
+	s.admit(p, devOrg)
+	records := s.store(s.as(lane), vault.Plate, 2, 2000)
+	a, b := id(records[0]), id(records[1])
+	contractor := s.as(matcher)
+	grant, token := s.granted(contractor, p, 100)
+	handles := s.handles(contractor, grant, token)
+	intact := func() (n int) {
+		for _, h := range handles {
+			if contractor.Fetch(t.Context(), grant, token, []string{h}, func(*pb.Image) error { n++; return nil }) == nil {
+				continue
+			}
+		}
+		return n
+	}
+	if intact() != 2 {
+		t.Fatal("the images do not open before anything was done to them")
+	}
+	blobs := map[string]string{}
+	noError(t, filepath.WalkDir(s.cfg.Blobs.Path, func(path string, d fs.DirEntry, err error) error {
+		for _, r := range []string{a, b} {
+			if strings.Contains(path, r) || strings.Contains(strings.ReplaceAll(path, "/", ""), strings.ReplaceAll(r, "-", "")) {
+				blobs[r] = path
+			}
+		}
+		return err
+	}))
+	if len(blobs) != 2 {
+		t.Fatalf("found %v", blobs)
+	}
+	change := func(path string, with func([]byte) []byte) func() {
+		was, err := os.ReadFile(path)
+		noError(t, err)
+		noError(t, os.WriteFile(path, with(bytes.Clone(was)), 0o600))
+		return func() { noError(t, os.WriteFile(path, was, 0o600)) }
+	}
+	column := func(name, value string) func() func() {
+		return func() func() {
+			var was any
+			noError(t, openSQL(t, s.cfg.Store.Path).QueryRowContext(t.Context(), "SELECT "+name+" FROM records WHERE id = $1", a).Scan(&was))
+			s.sql("UPDATE records SET "+name+" = "+value+" WHERE id = $1", a)
+			return func() { s.sql("UPDATE records SET "+name+" = $1 WHERE id = $2", was, a) }
+		}
+	}
+	for _, c := range []struct {
+		name string
+		do   func() (undo func())
+	}{
+		{"blob flipped", func() func() { return change(blobs[a], func(x []byte) []byte { x[len(x)/2] ^= 1; return x }) }},
+		{"blob cut", func() func() { return change(blobs[a], func(x []byte) []byte { return x[:len(x)-1] }) }},
+		{"blob emptied", func() func() { return change(blobs[a], func([]byte) []byte { return nil }) }},
+		{"blob of another", func() func() {
+			other, err := os.ReadFile(blobs[b])
+			noError(t, err)
+			return change(blobs[a], func([]byte) []byte { return other })
+		}},
+		{"wrapped key of another", column("wrapped_key", "(SELECT wrapped_key FROM records WHERE id = '"+b+"')")},
+		{"wrapped key flipped", column("wrapped_key", "SUBSTR(wrapped_key, 1, 20) || 'A' || SUBSTR(wrapped_key, 22)")},
+		{"captured at another time", column("captured_at", "captured_at + 1")},
+		{"another lane", column("lane", "'lane-2'")},
+		{"another content type", column("content_type", "'image/png'")},
+		{"another crossing", column("crossing_id", "'"+b+"'")},
+	} {
+		undo := c.do()
+		if n := intact(); n != 1 {
+			t.Errorf("%s: %d images open, want the other one alone", c.name, n)
+		}
+		undo()
+	}
+	if intact() != 2 {
+		t.Error("the images do not open after all was undone")
+	}
+	if n := len(s.events("release.unsent")); n != 10 {
+		t.Errorf("%d events say that nothing left, want 10", n)
+	}
 }

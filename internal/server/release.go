@@ -64,19 +64,18 @@ func (s *releaseAPI) ListRecords(ctx context.Context, req *pb.ListRecordsRequest
 	return out, nil
 }
 
-// FetchImage opens one image. It streams inside, so that the image has been given to the
-// connection when the release counts as sent.
+// FetchImage opens one image.
 func (s *releaseAPI) FetchImage(ctx context.Context, req *pb.FetchImageRequest) (*pb.FetchImageResponse, error) {
 	c, id, t, err := s.shown(ctx, req.Grant, req.GrantToken)
 	if err != nil {
 		return nil, err
 	}
-	handles, err := parseHandles("handle", []string{req.Handle})
+	h, err := vault.ParseHandle("handle", req.Handle)
 	if err != nil {
 		return nil, err
 	}
 	out := &pb.FetchImageResponse{}
-	err = s.Release.Fetch(ctx, c, t, id, handles, func(img vault.Image) error {
+	err = s.Release.Fetch(ctx, c, t, id, h, func(img vault.Image) error {
 		out.Image = image(img)
 		return nil
 	})
@@ -86,38 +85,39 @@ func (s *releaseAPI) FetchImage(ctx context.Context, req *pb.FetchImageRequest) 
 	return out, nil
 }
 
-// FetchImages opens images in the order asked for.
-func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerStreamingServer[pb.FetchImagesResponse]) error {
-	c, id, t, err := s.shown(stream.Context(), req.Grant, req.GrantToken)
-	if err != nil {
-		return err
-	}
-	if len(req.Handles) > release.MaxHandles {
-		return vault.InvalidField("handles", "names %d; at most %d are allowed", len(req.Handles), release.MaxHandles)
-	}
-	handles, err := parseHandles("handles", req.Handles)
-	if err != nil {
-		return err
-	}
-	return s.Release.Fetch(stream.Context(), c, t, id, handles, func(img vault.Image) error {
-		return stream.Send(&pb.FetchImagesResponse{Image: image(img)})
-	})
-}
+// maxHandles is the most handles of one call.
+const maxHandles = 1000
 
-func parseHandles(field string, in []string) ([]vault.Handle, error) {
-	out := make([]vault.Handle, len(in))
-	for i, text := range in {
-		name := field
-		if len(in) > 1 {
-			name = fmt.Sprintf("%s[%d]", field, i)
-		}
-		h, err := vault.ParseHandle(name, text)
-		if err != nil {
-			return nil, err
-		}
-		out[i] = h
+// FetchImages opens images in the order asked for, and stops at the first error.
+func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerStreamingServer[pb.FetchImagesResponse]) error {
+	ctx := stream.Context()
+	if _, _, _, err := s.shown(ctx, req.Grant, req.GrantToken); err != nil {
+		return err
 	}
-	return out, nil
+	if n := len(req.Handles); n == 0 || n > maxHandles {
+		return vault.InvalidField("handles", "must name 1 to %d handles, not %d", maxHandles, n)
+	}
+	handles := make([]vault.Handle, len(req.Handles))
+	for i, text := range req.Handles {
+		var err error
+		if handles[i], err = vault.ParseHandle(fmt.Sprintf("handles[%d]", i), text); err != nil {
+			return err
+		}
+	}
+	for _, h := range handles {
+		// Anew for each image: the caller's certificate may expire while the stream runs.
+		c, id, t, err := s.shown(ctx, req.Grant, req.GrantToken)
+		if err != nil {
+			return err
+		}
+		err = s.Release.Fetch(ctx, c, t, id, h, func(img vault.Image) error {
+			return stream.Send(&pb.FetchImagesResponse{Image: image(img)})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func image(img vault.Image) *pb.Image {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,11 +57,8 @@ type Ledger interface {
 	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
 }
 
-// Limits of one call.
-const (
-	MaxPage    = 1000 // records of a page
-	MaxHandles = 1000 // handles of a fetch
-)
+// MaxPage is the most records of a page.
+const MaxPage = 1000
 
 // openTimeout bounds the time between a release's authorization and its entering the gate.
 const openTimeout = 30 * time.Second
@@ -75,25 +71,13 @@ type Service struct {
 	Gate      Gate
 	Authority func() vault.Authority
 
-	proved sync.Map // Digest of terms and signatures that were proved → struct{}
+	proved proofs
 }
 
-// Fetch opens the images named and gives each to send, in the order asked for. It stops at
-// the first error. Each image is recorded, durably, before it is sent.
-func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, handles []vault.Handle, send func(vault.Image) error) error {
-	if len(handles) == 0 || len(handles) > MaxHandles {
-		return vault.InvalidField("handles", "must name 1 to %d handles, not %d", MaxHandles, len(handles))
-	}
-	for _, h := range handles {
-		if err := s.fetch(ctx, c, t, grant, h, send); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// fetch records, opens, sends: never in another order.
-func (s *Service) fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle, send func(vault.Image) error) error {
+// Fetch opens one image and gives it to send: it records, opens, sends, never in another
+// order. The release is recorded, durably, before send is called. An error of send leaves it
+// recorded as having left, for nobody knows how much of it did.
+func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle, send func(vault.Image) error) error {
 	rel, err := s.authorize(ctx, c, t, grant, h)
 	if err != nil {
 		return err
@@ -163,14 +147,14 @@ func (s *Service) grant(tx Tx, c vault.Caller, t vault.Token, id vault.ID) (vaul
 // prove checks the approvers' signatures over the grant's terms, once for each state of the
 // row: who writes to the database can not widen a grant, not even a running one.
 func (s *Service) prove(g vault.Grant) error {
-	state := g.Fingerprint()
-	if _, ok := s.proved.Load(state); ok {
+	authority, state := s.Authority(), g.Fingerprint()
+	if s.proved.has(authority.Roots, state) {
 		return nil
 	}
-	if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
+	if err := authority.Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
 		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is not what its approvers signed", g.Grant).Because(err)
 	}
-	s.proved.Store(state, struct{}{})
+	s.proved.add(authority.Roots, state)
 	return nil
 }
 
