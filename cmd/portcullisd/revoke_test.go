@@ -160,16 +160,15 @@ func TestRevokeAgainstStalledConnection(t *testing.T) {
 // stallable is a client's socket whose reading can be stopped.
 type stallable struct {
 	net.Conn
-	mu   sync.Mutex
+	turn chan struct{} // whoever reads takes it and puts it back
 	read atomic.Int64
 }
 
-func (c *stallable) stall()  { c.mu.Lock() }
-func (c *stallable) resume() { c.mu.Unlock() }
+func (c *stallable) stall()  { <-c.turn }
+func (c *stallable) resume() { c.turn <- struct{}{} }
 
 func (c *stallable) Read(b []byte) (int, error) {
-	c.mu.Lock()
-	c.mu.Unlock() //nolint:staticcheck // it is a turnstile
+	c.turn <- <-c.turn
 	n, err := c.Conn.Read(b)
 	c.read.Add(int64(n))
 	return n, err
@@ -187,7 +186,8 @@ func (s *service) dialThrough(path string, conns chan<- *stallable) *grpc.Client
 			if err != nil {
 				return nil, err
 			}
-			c := &stallable{Conn: raw}
+			c := &stallable{Conn: raw, turn: make(chan struct{}, 1)}
+			c.resume()
 			conns <- c
 			return c, nil
 		}))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"sync"
 	"time"
 
@@ -54,7 +55,15 @@ type op struct {
 // Open opens the database at path, makes it if it is absent, and brings its schema up to
 // date. clock gives the time of each transaction.
 func Open(ctx context.Context, path string, clock func() time.Time) (*Store, error) {
-	write, err := sql.Open("sqlite", dsn(path, "rwc", "immediate"))
+	// Made here, so that nobody else may read it; SQLite gives its other files the same mode.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	write, err := sql.Open("sqlite", dsn(path, "rw", "immediate"))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
