@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -115,7 +115,7 @@ func (a *Admin) Keys(ctx context.Context) ([]string, error) {
 		} `json:"data"`
 	}
 	err := a.session.do(ctx, "LIST", a.session.srv.path("keys"), nil, &got)
-	var answer *wire.Error
+	var answer *transport.Error
 	if errors.As(err, &answer) && answer.Absent() {
 		return nil, nil
 	}

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -55,7 +55,7 @@ func (g *Grants) Mint(ctx context.Context, grant vault.ID, contractor string, ep
 	what := "mint a token of grant " + grant.String()
 	var got minted
 	err = g.session.do(ctx, http.MethodPost, "auth/token/create/"+TokenRole, in, &got)
-	var refused *wire.Error
+	var refused *transport.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusForbidden && refused.Says("entity alias is disabled") {
 		return "", "", vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled at Vault", contractor).
 			Because(fmt.Errorf("%s: %w", what, err))

@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -37,7 +37,7 @@ type Config struct {
 
 // Server is one Vault. It holds no credential. Safe for concurrent use, as are all types that it makes.
 type Server struct {
-	wire  *wire.Client
+	calls *transport.Client
 	mount string
 
 	now    func() time.Time
@@ -64,11 +64,11 @@ func Dial(cfg Config) (*Server, error) {
 	if err := CheckMount(cfg.Mount); err != nil {
 		return nil, err
 	}
-	c, err := wire.New(wire.Config{Addr: cfg.Addr, CAFile: cfg.CAFile, Timeout: cfg.Timeout, Conns: cfg.Conns})
+	c, err := transport.New(transport.Config{Addr: cfg.Addr, CAFile: cfg.CAFile, Timeout: cfg.Timeout, Conns: cfg.Conns})
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{wire: c, mount: cfg.Mount, now: time.Now}
+	s := &Server{calls: c, mount: cfg.Mount, now: time.Now}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -77,7 +77,7 @@ func Dial(cfg Config) (*Server, error) {
 func (s *Server) Close() {
 	s.cancel()
 	s.logins.Wait()
-	s.wire.Close()
+	s.calls.Close()
 }
 
 // translate gives an error of Vault its kind. what says what was tried; it goes to the log alone.
@@ -93,7 +93,7 @@ func translate(what string, err error) error {
 		return err
 	}
 	cause := fmt.Errorf("%s: %w", what, err)
-	switch st := wire.Status(err); {
+	switch st := transport.Status(err); {
 	case st == 0, st >= 500, st == http.StatusTooManyRequests, st == http.StatusPreconditionFailed,
 		st >= 300 && st < 400, // a standby that knows no leader
 		st == 472, st == 473:  // standbys of other clusters

@@ -182,7 +182,11 @@ func TestKeys(t *testing.T) {
 
 	versions := func() (got struct {
 		Data struct{ Latest_version, Min_decryption_version int }
-	}) { t.Helper(); h.must(root(t, "GET", "portcullis/keys/"+k.name, nil, &got)); return got }
+	}) {
+		t.Helper()
+		h.must(root(t, "GET", "portcullis/keys/"+k.name, nil, &got))
+		return got
+	}
 	for range 2 { // twice round: a restored key can be revoked again
 		for range 2 {
 			h.must(h.admin.RevokeKey(ctx, k.name))

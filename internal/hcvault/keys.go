@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -30,7 +30,7 @@ func (a *Admin) find(ctx context.Context, name string) (k key, ok bool, err erro
 		Data key `json:"data"`
 	}
 	err = a.session.do(ctx, http.MethodGet, a.session.srv.path("keys", name), nil, &got)
-	var answer *wire.Error
+	var answer *transport.Error
 	if errors.As(err, &answer) && answer.Absent() {
 		return key{}, false, nil
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/portcullis/portcullis/internal/devvault"
 	"github.com/portcullis/portcullis/internal/hcvault"
 	"github.com/portcullis/portcullis/internal/hcvault/setup"
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -146,7 +146,7 @@ func (h *house) refused(want vault.Reason, tok vault.Token, k sealed) {
 // root makes a plain call as root.
 func root(t *testing.T, method, path string, in, out any) error {
 	t.Helper()
-	c, err := wire.New(wire.Config{Addr: dev.Addr(), CAFile: dev.CACert()})
+	c, err := transport.New(transport.Config{Addr: dev.Addr(), CAFile: dev.CACert()})
 	if err != nil {
 		t.Fatal(err)
 	}

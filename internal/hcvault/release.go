@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -40,8 +40,8 @@ func (r *Release) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 		} `json:"data"`
 	}
 	in := map[string]string{"ciphertext": wrapped}
-	err = r.srv.wire.Do(ctx, t.Reveal(), http.MethodPost, r.srv.path("decrypt", keyName), in, &got)
-	var answer *wire.Error
+	err = r.srv.calls.Do(ctx, t.Reveal(), http.MethodPost, r.srv.path("decrypt", keyName), in, &got)
+	var answer *transport.Error
 	if errors.As(err, &answer) {
 		switch {
 		case answer.Status == http.StatusForbidden:

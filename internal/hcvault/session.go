@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 )
 
 // session keeps an AppRole logged in. It logs in when first needed, anew when two thirds of the token's life are
@@ -65,7 +65,7 @@ func (s *session) token(ctx context.Context) (token, error) {
 }
 
 // renewed gives a token other than the refused one, if there is hope that it fares better.
-func (s *session) renewed(ctx context.Context, refused token, why *wire.Error) (token, bool, error) {
+func (s *session) renewed(ctx context.Context, refused token, why *transport.Error) (token, bool, error) {
 	s.mu.Lock()
 	if s.tok.secret != refused.secret {
 		defer s.mu.Unlock()
@@ -122,7 +122,7 @@ func (s *session) login(ctx context.Context) (token, error) {
 	}
 	made := s.srv.now() // before the call: better early than late
 	in := map[string]string{"role_id": s.role.RoleID, "secret_id": s.role.SecretID}
-	if err := s.srv.wire.Do(ctx, "", http.MethodPost, approleAuth, in, &got); err != nil {
+	if err := s.srv.calls.Do(ctx, "", http.MethodPost, approleAuth, in, &got); err != nil {
 		return token{}, fmt.Errorf("log in: %w", err)
 	}
 	life := time.Duration(got.Auth.LeaseDuration) * time.Second
@@ -140,8 +140,8 @@ func (s *session) do(ctx context.Context, method, path string, in, out any) erro
 	if err != nil {
 		return err
 	}
-	err = s.srv.wire.Do(ctx, t.secret, method, path, in, out)
-	var refused *wire.Error
+	err = s.srv.calls.Do(ctx, t.secret, method, path, in, out)
+	var refused *transport.Error
 	if !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
 		return err
 	}
@@ -152,5 +152,5 @@ func (s *session) do(ctx context.Context, method, path string, in, out any) erro
 	if !ok {
 		return err
 	}
-	return s.srv.wire.Do(ctx, t.secret, method, path, in, out)
+	return s.srv.calls.Do(ctx, t.secret, method, path, in, out)
 }

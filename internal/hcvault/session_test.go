@@ -204,9 +204,9 @@ func TestNothingIsRepeated(t *testing.T) {
 func TestEnvironmentIsNotRead(t *testing.T) {
 	for k, v := range map[string]string{
 		"VAULT_ADDR": "https://127.0.0.1:1", "VAULT_AGENT_ADDR": "https://127.0.0.1:1", "VAULT_TOKEN": "from-environment",
-		"VAULT_NAMESPACE": "from-environment", "VAULT_HEADERS": `{"From-Environment":"yes"}`, "VAULT_CACERT": "/nonexistent",
-		"VAULT_CAPATH": "/nonexistent", "VAULT_SKIP_VERIFY": "true", "VAULT_CLIENT_TIMEOUT": "junk", "VAULT_MAX_RETRIES": "9",
-		"VAULT_WRAP_TTL": "60s", "VAULT_RATE_LIMIT": "junk", "VAULT_PROXY_ADDR": "http://127.0.0.1:1",
+		"VAULT_NAMESPACE": "from-environment", "VAULT_HEADERS": `{"From-Environment":"yes"}`, "VAULT_CACERT": dev.CACert(),
+		"VAULT_SKIP_VERIFY": "true", "VAULT_CLIENT_TIMEOUT": "1", "VAULT_MAX_RETRIES": "9",
+		"VAULT_WRAP_TTL": "60s", "VAULT_RATE_LIMIT": "1:1", "VAULT_PROXY_ADDR": "http://127.0.0.1:1",
 		"VAULT_TLS_SERVER_NAME": "elsewhere", "HTTPS_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1",
 		"SSL_CERT_FILE": "/nonexistent",
 	} {
@@ -241,6 +241,15 @@ func TestEnvironmentIsNotRead(t *testing.T) {
 	_, err = dialTo(t, cfg).Release().Unwrap(t.Context(), "grant-token", k.name, k.wrapped)
 	if vault.KindOf(err) != vault.Unavailable || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("another CA: %v", err)
+	}
+}
+
+// HashiCorp's client reads the whole environment in its constructor; what it can not read must not be guessed at.
+func TestMalformedEnvironmentIsNamed(t *testing.T) {
+	cfg := fake(t, func(http.ResponseWriter, *http.Request) {})
+	t.Setenv("VAULT_RATE_LIMIT", "junk")
+	if _, err := hcvault.Dial(cfg); err == nil || !strings.Contains(err.Error(), "VAULT_") {
+		t.Error(err)
 	}
 }
 

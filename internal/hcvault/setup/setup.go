@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/portcullis/portcullis/internal/hcvault"
-	"github.com/portcullis/portcullis/internal/hcvault/wire"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("set up Vault: %w", err)
 	}
-	c, err := wire.New(wire.Config{Addr: o.Addr, CAFile: o.CAFile, Timeout: 30 * time.Second, Conns: 2})
+	c, err := transport.New(transport.Config{Addr: o.Addr, CAFile: o.CAFile, Timeout: 30 * time.Second, Conns: 2})
 	if err != nil {
 		return fmt.Errorf("set up Vault: %w", err)
 	}
@@ -105,12 +105,12 @@ func (o Options) check() error {
 
 // operator makes calls with the operator's token.
 type operator struct {
-	wire  *wire.Client
+	calls *transport.Client
 	token string
 }
 
 func (op *operator) do(ctx context.Context, method, path string, in, out any) error {
-	if err := op.wire.Do(ctx, op.token, method, path, in, out); err != nil {
+	if err := op.calls.Do(ctx, op.token, method, path, in, out); err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	return nil

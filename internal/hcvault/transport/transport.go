@@ -1,11 +1,11 @@
-// Package wire speaks HashiCorp Vault's HTTP API: one call, one answer.
+// Package transport makes calls of HashiCorp Vault's HTTP API: one call, one answer.
 //
-// It is used instead of HashiCorp's client because that one reads the VAULT_* environment in every constructor,
-// and repeats writes by itself. Here nothing comes from the environment and nothing is sent twice.
-package wire
+// It tames HashiCorp's own client, which stands below: that one reads the VAULT_* environment
+// in its constructor and repeats writes by itself. Here nothing comes from the environment and
+// nothing is sent twice.
+package transport
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,6 +19,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // Limits of one answer, in bytes.
@@ -38,9 +40,9 @@ type Config struct {
 
 // Client makes calls. It holds no credential: each call brings its token. Safe for concurrent use.
 type Client struct {
-	base    string
 	timeout time.Duration
 	http    *http.Client
+	api     *api.Client
 }
 
 // New makes a client. It does not connect yet.
@@ -70,11 +72,10 @@ func New(cfg Config) (*Client, error) {
 	// again by net/http only if none of its bytes had left.
 	only1 := new(http.Protocols)
 	only1.SetHTTP1(true)
-	return &Client{
-		base:    "https://" + u.Host + "/v1/",
+	c := &Client{
 		timeout: cfg.Timeout,
 		http: &http.Client{
-			Transport: &http.Transport{
+			Transport: bounded{&http.Transport{
 				Proxy:               nil, // tokens go to Vault and nowhere else
 				DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 				TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -84,19 +85,40 @@ func New(cfg Config) (*Client, error) {
 				MaxIdleConnsPerHost: cfg.Conns,
 				IdleConnTimeout:     time.Minute,
 				Protocols:           only1,
-			},
-			CheckRedirect: redirect,
+			}},
+			// The client below follows a standby of Vault to its leader by itself: once, and never away from https.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-	}, nil
+	}
+	if c.api, err = api.NewClient(&api.Config{
+		Address: "https://" + u.Host, HttpClient: c.http, MaxRetries: 0,
+		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+	}); err != nil {
+		// It reads the whole VAULT_* environment, and fails on what it can not read, though we use none of it.
+		return nil, fmt.Errorf("client of Vault (is a VAULT_ variable of the environment malformed?): %w", err)
+	}
+	c.api.ClearToken()
+	c.api.SetHeaders(http.Header{api.RequestHeaderName: {"true"}}) // drops namespace and headers of the environment
+	c.api.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return c, nil
 }
 
-// redirect follows a standby of Vault to its leader (307), once. The token goes along, so only to a host that proves
-// itself by the same CA.
-func redirect(to *http.Request, via []*http.Request) error {
-	if len(via) > 1 || to.URL.Scheme != "https" {
-		return http.ErrUseLastResponse
+// bounded cuts answers that are longer than allowed: the client below reads them whole.
+type bounded struct{ *http.Transport }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.Transport.RoundTrip(req)
+	if err == nil {
+		most := int64(maxAnswer)
+		if req.URL.Query().Get("list") != "" {
+			most = MaxList
+		}
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, most+1), resp.Body}
 	}
-	return nil
+	return resp, err
 }
 
 // Error is Vault's refusal. It holds the texts that Vault gave, without the token.
@@ -149,32 +171,27 @@ func (c *Client) Do(ctx context.Context, token, method, path string, in, out any
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("make call: %w", err)
+	resp, err := c.send(ctx, token, method, path, body)
+	if resp != nil && resp.Body != nil {
+		defer resp.Body.Close()
 	}
-	if token != "" {
-		req.Header.Set("X-Vault-Token", token)
-	}
-	req.Header.Set("X-Vault-Request", "true") // else a Vault agent that guards against forged requests refuses
-	resp, err := c.http.Do(req)
-	if err != nil {
+	var failed *api.ResponseError
+	switch {
+	case errors.As(err, &failed):
+		return refusal(failed, token)
+	case err != nil:
 		return err
 	}
-	defer resp.Body.Close()
 	most := int64(maxAnswer)
 	if method == "LIST" {
 		most = MaxList
 	}
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if int64(len(answer)) > most {
 		return fmt.Errorf("answer has more than %d bytes", most)
-	}
-	if resp.StatusCode >= 300 {
-		return refusal(resp.StatusCode, answer, token)
 	}
 	if out == nil || resp.StatusCode == http.StatusNoContent {
 		return nil
@@ -185,13 +202,27 @@ func (c *Client) Do(ctx context.Context, token, method, path string, in, out any
 	return nil
 }
 
-// refusal keeps of an answer only Vault's own error texts: the rest may hold anything.
-func refusal(status int, answer []byte, token string) *Error {
-	var failed struct {
-		Errors []string `json:"errors"`
+// send makes the call through HashiCorp's client, which is shared: the token belongs to the one call.
+func (c *Client) send(ctx context.Context, token, method, path string, body []byte) (*api.Response, error) {
+	call := c.api.WithRequestCallbacks(func(r *api.Request) { r.ClientToken = token }).Logical()
+	switch method {
+	case http.MethodGet:
+		return call.ReadRawWithContext(ctx, path)
+	case "LIST":
+		return call.ReadRawWithDataWithContext(ctx, path, url.Values{"list": {"true"}})
+	case http.MethodPost, http.MethodPut:
+		return call.WriteRawWithContext(ctx, path, body)
+	case http.MethodDelete:
+		return call.DeleteRawWithContext(ctx, path)
+	default:
+		return nil, fmt.Errorf("no call of Vault has method %q", method)
 	}
-	e := &Error{Status: status}
-	if json.Unmarshal(answer, &failed) != nil {
+}
+
+// refusal keeps of an answer only Vault's own error texts: the rest may hold anything.
+func refusal(failed *api.ResponseError, token string) *Error {
+	e := &Error{Status: failed.StatusCode}
+	if failed.RawError {
 		e.Texts = []string{"(no JSON)"}
 		return e
 	}
