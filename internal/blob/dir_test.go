@@ -3,14 +3,12 @@ package blob
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -155,179 +153,6 @@ func TestNewDirectoriesAreDurable(t *testing.T) {
 	}
 }
 
-// TestEachCallFails lets each call of each operation fail once.
-func TestEachCallFails(t *testing.T) {
-	d, disk := faulty(t, t.TempDir())
-	data, other := bytes.Repeat([]byte("sealed"), 100), vault.NewID()
-	if err := d.Put(t.Context(), other, data); err != nil {
-		t.Fatal(err)
-	}
-	for _, short := range []bool{false, true} {
-		disk.short = short
-		for name, cause := range map[string]error{"broken": errBroken, "full": syscall.ENOSPC, "read-only": syscall.EROFS} {
-			t.Run(fmt.Sprintf("%s, short writes %v", name, short), func(t *testing.T) {
-				eachPutFails(t, d, disk, other, data, short, cause)
-				eachDeleteFails(t, d, disk, data, cause)
-				eachGetFails(t, d, disk, other, data, cause)
-			})
-		}
-	}
-}
-
-// failOnce fails call n, and says afterwards whether there was one.
-func failOnce(disk *faultyDisk, n int, cause error, do func()) (failed string) {
-	disk.reset(func(at int, call string) error {
-		if at != n {
-			return nil
-		}
-		failed = call
-		return cause
-	})
-	do()
-	disk.reset(nil)
-	return failed
-}
-
-func eachPutFails(t *testing.T, d *Dir, disk *faultyDisk, other vault.ID, data []byte, short bool, cause error) {
-	failures := 0
-	for n := 0; ; n++ {
-		id := vault.NewID()
-		id[0] = other[0]
-		var err error
-		failed := failOnce(disk, n, cause, func() { err = d.Put(t.Context(), id, data) })
-		if failed == "" {
-			if err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-		failures++
-		mustBeUnavailable(t, failed, err)
-		if !errors.Is(err, cause) && !short {
-			t.Fatalf("%s: %v does not tell the cause", failed, err)
-		}
-		mustMiss(t, d, id)
-		if rest := leftovers(t, d); len(rest) > 0 {
-			t.Fatalf("%s: left %v", failed, rest)
-		}
-		if err := d.Put(t.Context(), id, data); err != nil {
-			t.Fatalf("%s, then again: %v", failed, err)
-		}
-		mustHold(t, d, id, data)
-		mustHold(t, d, other, data)
-	}
-	if failures != 9 {
-		t.Errorf("%d calls failed, want 9", failures)
-	}
-}
-
-func eachDeleteFails(t *testing.T, d *Dir, disk *faultyDisk, data []byte, cause error) {
-	for n := 0; ; n++ {
-		id := vault.NewID()
-		if err := d.Put(t.Context(), id, data); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		failed := failOnce(disk, n, cause, func() { err = d.Delete(t.Context(), id) })
-		if failed != "" {
-			mustBeUnavailable(t, failed, err)
-			if err := d.Delete(t.Context(), id); err != nil {
-				t.Fatalf("%s, then again: %v", failed, err)
-			}
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		mustMiss(t, d, id)
-		if failed == "" {
-			if n != 4 {
-				t.Errorf("%d calls failed, want 4", n)
-			}
-			return
-		}
-	}
-}
-
-func eachGetFails(t *testing.T, d *Dir, disk *faultyDisk, id vault.ID, data []byte, cause error) {
-	for n := 0; ; n++ {
-		var got []byte
-		var err error
-		failed := failOnce(disk, n, cause, func() { got, err = d.Get(t.Context(), id) })
-		if failed == "" {
-			return
-		}
-		if strings.HasPrefix(failed, "close") { // all has been read
-			mustHold(t, d, id, data)
-			continue
-		}
-		mustBeUnavailable(t, failed, err)
-		if got != nil {
-			t.Fatalf("%s: %d bytes came with the error", failed, len(got))
-		}
-		mustHold(t, d, id, data)
-	}
-}
-
-// TestDiskStaysBroken: from call n on nothing works any more, cleaning up included.
-func TestDiskStaysBroken(t *testing.T) {
-	path, data := t.TempDir(), []byte("sealed")
-	for n := 0; ; n++ {
-		d, disk := faulty(t, path)
-		if rest := leftovers(t, d); len(rest) > 0 {
-			t.Fatalf("opened again, %v is still there", rest)
-		}
-		id, failed := vault.NewID(), false
-		disk.reset(func(at int, _ string) error {
-			if at < n {
-				return nil
-			}
-			failed = true
-			return syscall.EIO
-		})
-		err := d.Put(t.Context(), id, data)
-		if !failed {
-			return
-		}
-		mustBeUnavailable(t, "put", err)
-		d = mustOpen(t, path)
-		if got, err := d.Get(t.Context(), id); err == nil && !bytes.Equal(got, data) {
-			t.Fatalf("after call %d half a blob can be read", n)
-		}
-		if err := d.Put(t.Context(), id, data); err != nil {
-			t.Fatal(err)
-		}
-		mustHold(t, d, id, data)
-	}
-}
-
-// TestOpenFails lets each call of the first and of a later OpenDir fail.
-func TestOpenFails(t *testing.T) {
-	base := t.TempDir()
-	for n, last := 0, false; !last; n++ {
-		if n > 32 && n < 256 {
-			n += 15 // the folders are all alike
-		}
-		path := filepath.Join(base, fmt.Sprint(n), "blobs")
-		for _, fresh := range []bool{true, false} { // not fresh: as the failure left it
-			disk := &faultyDisk{}
-			var err error
-			failed := failOnce(disk, n, errBroken, func() { _, err = open(path, disk) })
-			switch {
-			case failed != "":
-				mustBeUnavailable(t, failed, err)
-			case err != nil:
-				t.Fatal(err)
-			case fresh:
-				last = true
-			}
-		}
-		d, id := mustOpen(t, path), vault.NewID()
-		if err := d.Put(t.Context(), id, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		mustHold(t, d, id, []byte("x"))
-	}
-}
-
 func TestLeftoversAreRemoved(t *testing.T) {
 	path := t.TempDir()
 	d := mustOpen(t, path)
@@ -395,35 +220,50 @@ func TestTooLarge(t *testing.T) {
 	if got, err := d.Get(t.Context(), id); vault.KindOf(err) != vault.DataLoss || got != nil {
 		t.Errorf("got %d bytes, %v; want kind DataLoss", len(got), err)
 	}
-	if err := os.Truncate(d.fileOf(id), 1<<50); err == nil { // where the file system allows it
-		if got, err := d.Get(t.Context(), id); vault.KindOf(err) != vault.DataLoss || got != nil {
-			t.Errorf("got %d bytes, %v; want kind DataLoss", len(got), err)
-		}
-	}
 }
 
-// TestGrowsWhileRead: the size that a file says it has is not what bounds the memory.
-func TestGrowsWhileRead(t *testing.T) {
+// TestSizeIsNotTrusted: what a file says of its size is not what bounds the memory.
+func TestSizeIsNotTrusted(t *testing.T) {
 	d := mustOpen(t, t.TempDir())
 	id := vault.NewID()
 	if err := d.Put(t.Context(), id, nil); err != nil {
 		t.Fatal(err)
 	}
-	d.fs = liar{}
-	if got, err := d.Get(t.Context(), id); vault.KindOf(err) != vault.DataLoss || got != nil {
-		t.Errorf("got %d bytes, %v; want kind DataLoss", len(got), err)
+	for _, size := range []int64{0, 1 << 60} {
+		d.fs = liar{size: size}
+		if got, err := d.Get(t.Context(), id); vault.KindOf(err) != vault.DataLoss || got != nil {
+			t.Errorf("size %d: got %d bytes, %v; want kind DataLoss", size, len(got), err)
+		}
 	}
 }
 
-// liar's files say that they are empty, and never end.
-type liar struct{ disk }
-type endless struct{ file }
-
-func (liar) Open(path string) (file, error) {
-	f, err := disk{}.Open(path)
-	return endless{f}, err
+// liar's files say that they have that size, and never end.
+type liar struct {
+	disk
+	size int64
 }
+
+func (l liar) Open(path string) (file, error) {
+	f, err := l.disk.Open(path)
+	return endless{f, l.size}, err
+}
+
+type endless struct {
+	file
+	size int64
+}
+
+type sized struct {
+	fs.FileInfo
+	size int64
+}
+
 func (endless) Read(b []byte) (int, error) { return len(b), nil }
+func (s sized) Size() int64                { return s.size }
+func (e endless) Stat() (fs.FileInfo, error) {
+	info, err := e.file.Stat()
+	return sized{info, e.size}, err
+}
 
 func TestExistsTellsSo(t *testing.T) {
 	d := mustOpen(t, t.TempDir())

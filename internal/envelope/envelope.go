@@ -1,8 +1,8 @@
 // Package envelope is the sealed-image format: one image, encrypted so that it opens only
 // whole, and only as the record that it was sealed for.
 //
-// docs/formats.md describes version 1 exactly enough to write it anew, and the vectors in
-// testdata, made from that description by other code, pin it.
+// docs/formats.md describes version 1 exactly enough to write it anew. The vectors in
+// testdata, made by other code in another language, pin it.
 package envelope
 
 import (

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
+	"regexp"
 
 	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
@@ -15,6 +15,8 @@ type Release struct{ srv *Server }
 
 // Release needs no credential.
 func (s *Server) Release() *Release { return &Release{s} }
+
+var wrappedForm = regexp.MustCompile(`^vault:v[1-9][0-9]{0,8}:`)
 
 // Unwrap decrypts a wrapped data key by the key of that name, with the token, and gives its 32 bytes.
 //
@@ -31,7 +33,8 @@ func (r *Release) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 	if !tokenForm(t.Reveal()) {
 		return nil, refuse(vault.Denied, vault.ReasonKeyRefused, "Vault does not take the grant token", errors.New("it is not a token of Vault"))
 	}
-	if !strings.HasPrefix(wrapped, "vault:v") || len(wrapped) > MaxWrapped {
+	// Vault takes version 0 for 1, and answers negative ones as if the key were revoked.
+	if len(wrapped) > MaxWrapped || !wrappedForm.MatchString(wrapped) {
 		return nil, refuse(vault.DataLoss, vault.ReasonDataLoss, "the wrapped key is damaged", nil)
 	}
 	var got struct {

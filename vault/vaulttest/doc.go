@@ -32,9 +32,11 @@ type Blobs interface {
 //
 // All methods of this and the next three may be called at once. When Vault is sealed or
 // away, or the context ends, the error is of kind Unavailable and reason VAULT_UNAVAILABLE.
+// What is not of the form of a key name, a prefix, a contractor or an epoch never reaches
+// Vault, and is of kind Invalid.
 type Capture interface {
-	// Wrap makes the transit key of that name and encrypts dek by it. A name that exists is
-	// refused with kind Exists or Denied.
+	// Wrap makes the transit key of that name and encrypts dek, 32 bytes, by it. A name that
+	// exists is refused with kind Internal: Vault answers 403, as for a missing right.
 	Wrap(ctx context.Context, keyName string, dek []byte) (wrapped string, err error)
 }
 
@@ -44,16 +46,16 @@ type Release interface {
 	//
 	//	Denied, KEY_REFUSED    the token has ended, or its fence does not hold the key
 	//	Denied, KEY_REVOKED    the key is revoked
-	//	Denied, KEY_DESTROYED  the key is gone; may be KEY_REFUSED
+	//	Denied, KEY_DESTROYED  the key is gone, and the token would do
 	//	DataLoss, DATA_LOSS    wrapped is not what Wrap gave for this key
 	Unwrap(ctx context.Context, t vault.Token, keyName, wrapped string) (dek []byte, err error)
 }
 
 // Grants is what a credential for grants can do.
 type Grants interface {
-	// Mint makes a token that opens what the grant's fence holds, and ends after ttl, which
-	// is not more than that by rounding. In an epoch that is disabled it mints none, or one
-	// that opens nothing.
+	// Mint makes a token that opens what the grant's fence holds, and ends after ttl, cut to
+	// whole seconds. Less than one is Invalid. In an epoch that is disabled it is refused with
+	// kind Denied and reason CONTRACTOR_SUSPENDED.
 	Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (t vault.Token, accessor string, err error)
 	// RevokeToken ends a token. One that has ended, or never was, is no error.
 	RevokeToken(ctx context.Context, accessor string) error
@@ -62,15 +64,18 @@ type Grants interface {
 // Admin is what a credential for admins can do. What is done already is no error.
 type Admin interface {
 	// WriteFence lets tokens of the grant open by keys whose names have these prefixes, and
-	// by no others. Prefixes of characters that no key name has are refused.
+	// by no others. A prefix is a whole name, or one cut off within its day.
 	WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error
 	// DeleteFence takes that away from all of them, at the next call.
 	DeleteFence(ctx context.Context, grant vault.ID) error
-	// DisableContractor ends every token of a contractor's epoch.
+	// DisableContractor ends every token of a contractor's epoch. An epoch for which nothing
+	// was ever minted has no entity at Vault: a Mint that comes after is not stopped by it.
 	DisableContractor(ctx context.Context, contractor string, epoch int) error
-	// RevokeKey makes what was wrapped by the key unreadable to every token.
+	// RevokeKey makes what was wrapped by the key unreadable to every token. A key that is
+	// gone opens nothing, so that is no error.
 	RevokeKey(ctx context.Context, keyName string) error
-	// RestoreKey undoes RevokeKey.
+	// RestoreKey undoes RevokeKey. If the key is gone, that is of kind State and reason
+	// KEY_DESTROYED.
 	RestoreKey(ctx context.Context, keyName string) error
 	// DestroyKey deletes the key and returns once it is shown to be gone.
 	DestroyKey(ctx context.Context, keyName string) error

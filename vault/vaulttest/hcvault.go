@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ type HCVault struct {
 	keys     map[string]*transitKey
 	fences   map[vault.ID][]string
 	tokens   map[string]grantToken // by accessor
-	disabled map[entity]bool
+	entities map[entity]bool       // made by the first Mint; true once disabled
 }
 
 // transitKey is a named key; its versions count from 1.
@@ -56,7 +57,7 @@ func NewHCVault(clock func() time.Time) *HCVault {
 			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "DeleteFence", "DisableContractor",
 			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys"),
 		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID][]string{},
-		tokens: map[string]grantToken{}, disabled: map[entity]bool{},
+		tokens: map[string]grantToken{}, entities: map[entity]bool{},
 	}
 }
 
@@ -65,11 +66,14 @@ func (v *HCVault) Wrap(ctx context.Context, keyName string, dek []byte) (string,
 	return call(ctx, &v.Faults, "Wrap", func() (string, error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if !nameOfKey(keyName) {
-			return "", vault.E(vault.Internal, vault.ReasonInternal, "not the name of a key")
+		if err := checkKey(keyName); err != nil {
+			return "", err
+		}
+		if len(dek) != 32 {
+			return "", vault.E(vault.Internal, vault.ReasonInternal, "a data key has 32 bytes, not %d", len(dek))
 		}
 		if v.keys[keyName] != nil {
-			return "", vault.E(vault.Exists, vault.ReasonInternal, "the key exists")
+			return "", vault.E(vault.Internal, vault.ReasonInternal, "Vault refused")
 		}
 		k := &transitKey{least: 1}
 		k.rotate()
@@ -95,7 +99,10 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 	return call(ctx, &v.Faults, "Unwrap", func() ([]byte, error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if !nameOfKey(keyName) || !v.allows(t, keyName) {
+		if err := checkKey(keyName); err != nil {
+			return nil, err
+		}
+		if !v.allows(t, keyName) {
 			return nil, vault.E(vault.Denied, vault.ReasonKeyRefused, "the token does not open this key")
 		}
 		k := v.keys[keyName]
@@ -106,8 +113,11 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 		rest, ok := strings.CutPrefix(wrapped, "vault:v")
 		number, text, found := strings.Cut(rest, ":")
 		version, err := strconv.Atoi(number)
-		if !ok || !found || err != nil || version < 1 || version > len(k.versions) {
+		if !ok || !found || err != nil || version > len(k.versions) {
 			return nil, lost
+		}
+		if version == 0 {
+			version = 1 // Vault counted from 0 once
 		}
 		if version < k.least {
 			return nil, vault.E(vault.Denied, vault.ReasonKeyRevoked, "the key is revoked")
@@ -128,14 +138,14 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 func (v *HCVault) allows(secret vault.Token, keyName string) bool {
 	for _, t := range v.tokens {
 		if t.secret == secret {
-			return v.clock().Before(t.ends) && !v.disabled[t.entity] &&
+			return v.clock().Before(t.ends) && !v.entities[t.entity] &&
 				slices.ContainsFunc(v.fences[t.grant], func(p string) bool { return strings.HasPrefix(keyName, p) })
 		}
 	}
 	return false
 }
 
-// Mint is as in [Grants]. In an epoch that is disabled it mints none.
+// Mint is as in [Grants].
 func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
 	type minted struct {
 		token    vault.Token
@@ -144,13 +154,18 @@ func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, e
 	m, err := call(ctx, &v.Faults, "Mint", func() (minted, error) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if ttl = ttl.Truncate(time.Second); ttl <= 0 { // whole seconds, as Vault counts
-			return minted{}, vault.E(vault.State, vault.ReasonGrantExpired, "the grant has less than a second left")
-		}
 		e := entity{contractor, epoch}
-		if v.disabled[e] {
+		if err := e.check(); err != nil {
+			return minted{}, err
+		}
+		if ttl < time.Second || ttl > vault.MaxTTL {
+			return minted{}, vault.InvalidField("ttl", "must be from 1s to %s", vault.MaxTTL)
+		}
+		ttl = ttl.Truncate(time.Second) // as Vault counts
+		if v.entities[e] {
 			return minted{}, vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled in epoch %d", contractor, epoch)
 		}
+		v.entities[e] = false
 		m := minted{vault.Token("hvs." + base64.RawURLEncoding.EncodeToString(random(69))), base64.RawURLEncoding.EncodeToString(random(18))}
 		v.tokens[m.accessor] = grantToken{secret: m.token, grant: grant, entity: e, ends: v.clock().Add(ttl)}
 		return m, nil
@@ -163,6 +178,9 @@ func (v *HCVault) RevokeToken(ctx context.Context, accessor string) error {
 	return do(ctx, &v.Faults, "RevokeToken", func() error {
 		v.mu.Lock()
 		defer v.mu.Unlock()
+		if accessor == "" {
+			return vault.InvalidField("accessor", "must not be empty")
+		}
 		delete(v.tokens, accessor)
 		return nil
 	})
@@ -171,9 +189,12 @@ func (v *HCVault) RevokeToken(ctx context.Context, accessor string) error {
 // WriteFence is as in [Admin].
 func (v *HCVault) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
 	return do(ctx, &v.Faults, "WriteFence", func() error {
+		if len(keyPrefixes) == 0 || len(keyPrefixes) > vault.MaxPrefixes {
+			return vault.InvalidField("key_prefixes", "has %d entries; 1 to %d are allowed", len(keyPrefixes), vault.MaxPrefixes)
+		}
 		for _, p := range keyPrefixes {
-			if !nameOfKey(p) {
-				return vault.E(vault.Internal, vault.ReasonInternal, "not the prefix of a key name")
+			if !keyForm.MatchString(p) && !prefixForm.MatchString(p) {
+				return vault.InvalidField("key_prefixes", "must be <site>.<modality>. and at least one digit of the day")
 			}
 		}
 		v.mu.Lock()
@@ -198,7 +219,13 @@ func (v *HCVault) DisableContractor(ctx context.Context, contractor string, epoc
 	return do(ctx, &v.Faults, "DisableContractor", func() error {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		v.disabled[entity{contractor, epoch}] = true
+		e := entity{contractor, epoch}
+		if err := e.check(); err != nil {
+			return err
+		}
+		if _, ok := v.entities[e]; ok {
+			v.entities[e] = true
+		}
 		return nil
 	})
 }
@@ -206,11 +233,12 @@ func (v *HCVault) DisableContractor(ctx context.Context, contractor string, epoc
 // RevokeKey is as in [Admin].
 func (v *HCVault) RevokeKey(ctx context.Context, keyName string) error {
 	return do(ctx, &v.Faults, "RevokeKey", func() error {
-		return v.change(keyName, func(k *transitKey) {
-			if k.least < len(k.versions) || k.least == 1 {
+		return v.change(keyName, func(k *transitKey) error {
+			if k != nil && k.least == 1 {
 				k.rotate()
 				k.least = len(k.versions)
 			}
+			return nil
 		})
 	})
 }
@@ -218,37 +246,45 @@ func (v *HCVault) RevokeKey(ctx context.Context, keyName string) error {
 // RestoreKey is as in [Admin].
 func (v *HCVault) RestoreKey(ctx context.Context, keyName string) error {
 	return do(ctx, &v.Faults, "RestoreKey", func() error {
-		return v.change(keyName, func(k *transitKey) { k.least = 1 })
+		return v.change(keyName, func(k *transitKey) error {
+			if k == nil {
+				return vault.E(vault.State, vault.ReasonKeyDestroyed, "the record's key is destroyed")
+			}
+			k.least = 1
+			return nil
+		})
 	})
 }
 
-func (v *HCVault) change(keyName string, change func(*transitKey)) error {
+// change works on a key, nil if it is gone, under the lock.
+func (v *HCVault) change(keyName string, change func(*transitKey) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	k := v.keys[keyName]
-	if k == nil {
-		return vault.E(vault.NotFound, vault.ReasonKeyDestroyed, "there is no such key")
+	if err := checkKey(keyName); err != nil {
+		return err
 	}
-	change(k)
-	return nil
+	return change(v.keys[keyName])
 }
 
 // DestroyKey is as in [Admin].
 func (v *HCVault) DestroyKey(ctx context.Context, keyName string) error {
 	return do(ctx, &v.Faults, "DestroyKey", func() error {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		delete(v.keys, keyName)
-		return nil
+		return v.change(keyName, func(*transitKey) error {
+			delete(v.keys, keyName)
+			return nil
+		})
 	})
 }
 
 // KeyExists is as in [Admin].
 func (v *HCVault) KeyExists(ctx context.Context, keyName string) (bool, error) {
 	return call(ctx, &v.Faults, "KeyExists", func() (bool, error) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		return v.keys[keyName] != nil, nil
+		var exists bool
+		err := v.change(keyName, func(k *transitKey) error {
+			exists = k != nil
+			return nil
+		})
+		return exists, err
 	})
 }
 
@@ -261,9 +297,27 @@ func (v *HCVault) Keys(ctx context.Context) ([]string, error) {
 	})
 }
 
-// nameOfKey says whether s is made of the characters of key names alone.
-func nameOfKey(s string) bool {
-	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
+// What a key name, or the beginning of one, looks like: see vault.Record.KeyName.
+var (
+	keyForm    = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*\.(face|plate)\.[0-9]{8}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	prefixForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*\.(face|plate)\.([0-9]{1,7}|[0-9]{8}\.)$`)
+)
+
+func checkKey(s string) error {
+	if !keyForm.MatchString(s) {
+		return vault.InvalidField("key_name", "must be <site>.<modality>.<yyyymmdd>.<record ID>")
+	}
+	return nil
+}
+
+func (e entity) check() error {
+	if err := vault.CheckName("contractor", e.contractor); err != nil {
+		return err
+	}
+	if e.epoch < 1 {
+		return vault.InvalidField("epoch", "must be 1 or more")
+	}
+	return nil
 }
 
 func random(n int) []byte {
