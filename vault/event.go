@@ -14,6 +14,7 @@ type EventType string
 
 // The event types.
 const (
+	EventCallRefused         EventType = "call.refused" // by the caller's role or standing
 	EventRecordStored        EventType = "record.stored"
 	EventDecisionProposed    EventType = "decision.proposed"
 	EventDecisionSigned      EventType = "decision.signed"
@@ -76,7 +77,8 @@ type Event struct {
 	Digest  string   `json:"digest,omitempty"` // of the whole list
 
 	Reason Reason `json:"reason,omitempty"`
-	Note   string `json:"note,omitempty"` // digest of the free text that an admin gave
+	Method string `json:"method,omitempty"` // of the API, in a refused call
+	Note   string `json:"note,omitempty"`   // digest of the free text that an admin gave
 }
 
 // StoredFacts are the facts of a stored record.

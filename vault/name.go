@@ -3,6 +3,7 @@ package vault
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"regexp"
 	"time"
 	"unicode"
@@ -64,7 +65,13 @@ const timeForm = "2006-01-02T15:04:05.000000Z"
 func FormatTime(t time.Time) string { return t.UTC().Format(timeForm) }
 
 // ParseTime reads what [FormatTime] wrote, and nothing else.
-func ParseTime(s string) (time.Time, error) { return time.Parse(timeForm, s) }
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(timeForm, s)
+	if err == nil && FormatTime(t) != s { // time.Parse also takes a comma, and hours of one digit
+		err = fmt.Errorf("time %q is not of the form %s", s, timeForm)
+	}
+	return t, err
+}
 
 // Micro cuts t to the microsecond in UTC, the precision in which all times are kept.
 func Micro(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -7,7 +7,9 @@ import (
 )
 
 // Token is a grant token: the secret that a grantee shows with each fetch. Behind it
-// stands a token of HashiCorp Vault. It never prints itself.
+// stands a token of HashiCorp Vault. It does not print itself, where it is asked to print at
+// all: keep it out of unexported fields of what is printed, out of the keys of maps, and away
+// from the verbs %p and %w, which look at the string below.
 type Token string
 
 // MaxToken is the longest grant token, in bytes.
@@ -22,7 +24,7 @@ func (t Token) String() string { return "[grant token]" }
 // GoString hides the secret.
 func (t Token) GoString() string { return t.String() }
 
-// Format hides the secret from every verb.
+// Format hides the secret from every verb that asks it.
 func (t Token) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
 // MarshalText hides the secret from encoders.

@@ -357,6 +357,9 @@ func TestSuspend(t *testing.T) {
 		return contractor.Fetch(t.Context(), grant, token, handles, func(*pb.Image) error { t.Fatal("an image left"); return nil })
 	}
 	refused(t, fetch(), vault.ReasonContractorSuspended)
+	if got := s.events("call.refused"); len(got) != 1 || got[0].Reason != vault.ReasonContractorSuspended || got[0].Contractor != devOrg {
+		t.Fatalf("the log says of a suspended contractor's call: %v", got)
+	}
 	_, err = s.as(bob).ApplyContractor(t.Context(), vault.Contractor{Name: devOrg, Title: "an example"})
 	refused(t, err, vault.ReasonVaultUnavailable) // not back before Vault has cut it off
 

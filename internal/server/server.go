@@ -30,6 +30,8 @@ import (
 type Facts interface {
 	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
 	Standing(ctx context.Context, c vault.Caller) error
+	// Record adds an event that tells of no change of state. It is durable on return.
+	Record(ctx context.Context, e vault.Event) error
 	// Purposes gives the newest version of each purpose.
 	Purposes(ctx context.Context) ([]vault.Purpose, error)
 	Contractors(ctx context.Context) ([]vault.Contractor, error)
@@ -137,7 +139,10 @@ var powers = map[string][]vault.Role{
 }
 
 // api is what all services share.
-type api struct{ Config }
+type api struct {
+	Config
+	refusals refusals
+}
 
 // admit says who is calling, if the caller may call the method now.
 func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
@@ -146,9 +151,14 @@ func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
 		return c, err
 	}
 	if !slices.Contains(powers[method], c.Role) {
-		return c, vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "%s may not call %s: it is for %s", c.ID, method, roles(powers[method]))
+		err = vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "%s may not call %s: it is for %s", c.ID, method, roles(powers[method]))
+	} else {
+		err = a.Facts.Standing(ctx, c)
 	}
-	return c, a.Facts.Standing(ctx, c)
+	if err != nil {
+		a.refused(ctx, c, method, err)
+	}
+	return c, err
 }
 
 func roles(in []vault.Role) string {

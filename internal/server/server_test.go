@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -114,9 +115,28 @@ func TestToStatus(t *testing.T) {
 // a secret, goes nowhere.
 func TestPanicEndsTheCallAlone(t *testing.T) {
 	var out strings.Builder
-	a := &api{Config{Log: slog.New(slog.NewTextHandler(&out, nil))}}
+	a := &api{Config: Config{Log: slog.New(slog.NewTextHandler(&out, nil))}}
 	err := a.finish(t.Context(), "/method", nil, "a secret value")
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "secret") || strings.Contains(out.String(), "secret") {
 		t.Errorf("got %v, logged %s", err, out.String())
+	}
+}
+
+func TestRefusalsAreWrittenOnceAMinute(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	k := refusal{"spiffe://portcullis.example/contractor/a/b", "/method", vault.ReasonContractorSuspended}
+	if !r.due(k, now) || r.due(k, now.Add(refusalEvery-1)) || !r.due(k, now.Add(refusalEvery)) {
+		t.Error("the same refusal is not written once a minute")
+	}
+	k.method = "/another"
+	if !r.due(k, now) {
+		t.Error("another refusal is not written")
+	}
+	for i := range 3 * maxRefusals {
+		r.due(refusal{method: fmt.Sprint(i)}, now)
+	}
+	if len(r.last) > maxRefusals {
+		t.Errorf("%d refusals are remembered", len(r.last))
 	}
 }

@@ -36,12 +36,13 @@ func toStatus(ctx context.Context, log *slog.Logger, method string, err error) e
 	}
 	var e *vault.Error
 	switch {
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		// The caller left, or was cut off: whatever failed on that account tells nothing of us.
+		return status.FromContextError(ctx.Err()).Err()
 	case errors.As(err, &e) && e.Kind != vault.Internal:
 		if e.Kind == vault.Unavailable || e.Kind == vault.DataLoss {
 			log.ErrorContext(ctx, "call failed", "method", method, "reason", e.Reason, "error", err)
 		}
-	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
-		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, context.DeadlineExceeded):
 		e = vault.E(vault.Unavailable, vault.ReasonInternal, "a part of the service took too long; try again")
 		log.ErrorContext(ctx, "call failed", "method", method, "error", err)

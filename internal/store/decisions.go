@@ -104,9 +104,11 @@ func (t *Tx) Purposes() (out []vault.Purpose, err error) {
 			if err := scan(&body); err != nil {
 				return err
 			}
-			err := json.Unmarshal([]byte(body), &p)
+			if err := json.Unmarshal([]byte(body), &p); err != nil {
+				return vault.E(vault.DataLoss, vault.ReasonDataLoss, "a purpose's row is damaged").Because(err)
+			}
 			out = append(out, p)
-			return err
+			return nil
 		})
 	return out, err
 }

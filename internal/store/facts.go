@@ -52,3 +52,9 @@ func (s *Store) Events(ctx context.Context, from int64, most int, types []string
 	})
 	return indexes, bodies, size, err
 }
+
+// Record adds an event that tells of no change of state. It is durable on return.
+func (s *Store) Record(ctx context.Context, e vault.Event) error {
+	_, err := s.Update(ctx, func(t *Tx) error { return t.Append(e) })
+	return err
+}

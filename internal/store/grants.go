@@ -135,7 +135,7 @@ func (t *Tx) FencesDue(now time.Time, most int) (out []vault.ID, err error) {
 			if err := scan(&text); err != nil {
 				return err
 			}
-			id, err := uuid.Parse(text)
+			id, err := rowID(text)
 			out = append(out, id)
 			return err
 		})
@@ -156,14 +156,15 @@ func (t *Tx) CountRelease(grant, record vault.ID) (refetch bool, err error) {
 	if err != nil || n == 1 {
 		return fresh == 0, err
 	}
-	g, err := t.Grant(grant)
-	if err != nil {
-		return false, err
-	}
+	// The caller may commit its refusal, so the row must go whatever the reason.
 	if fresh == 1 {
 		if err := t.exec("DELETE FROM released WHERE grant_id = $1 AND record_id = $2", grant.String(), record.String()); err != nil {
 			return false, err
 		}
+	}
+	g, err := t.Grant(grant)
+	if err != nil {
+		return false, err
 	}
 	if err := g.Open(t.now); err != nil {
 		return false, err

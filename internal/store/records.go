@@ -40,6 +40,15 @@ func idText(id vault.ID) string {
 	return id.String()
 }
 
+// rowID reads the ID of a row.
+func rowID(text string) (vault.ID, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return id, vault.E(vault.DataLoss, vault.ReasonDataLoss, "a row's ID is damaged").Because(err)
+	}
+	return id, nil
+}
+
 // AddRecord adds a record.
 func (t *Tx) AddRecord(r vault.Record) error {
 	return t.exec("INSERT INTO records ("+recordColumns+") VALUES ("+marks(1, 15)+")",
@@ -138,7 +147,7 @@ func (t *Tx) Select(s vault.Selection, most int, states ...vault.KeyState) (out 
 		if err := scan(&text); err != nil {
 			return err
 		}
-		id, err := uuid.Parse(text)
+		id, err := rowID(text)
 		out = append(out, id)
 		return err
 	})

@@ -227,7 +227,9 @@ func (s *Service) unsent(ctx context.Context, rel vault.Release, why error) erro
 	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
 		e := vault.NewEvent(vault.EventReleaseUnsent, rel.Caller, tx.Now())
 		e.Grant, e.Contractor, e.Record, e.Release = rel.Grant.String(), rel.Contractor, rel.Record.ID.String(), rel.Index
-		e.Reason = vault.ReasonOf(why)
+		if !errors.Is(why, context.Canceled) { // then the caller had left, or was cut off
+			e.Reason = vault.ReasonOf(why)
+		}
 		return tx.Append(e)
 	})
 	return err

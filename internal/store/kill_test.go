@@ -1,0 +1,5 @@
+package store
+
+const writerEnv = "STORE_TEST_WRITER"
+
+func writeUntilKilled(string) {}
