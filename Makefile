@@ -37,7 +37,8 @@ vault: ## build the real Vault for development and tests (minutes the first time
 
 .PHONY: demo
 demo: build vault ## play the whole story on a real Vault and clean up; IMAGES=DIR takes your own pictures
-	@bin/portcullisd demo $(if $(IMAGES),--images "$(IMAGES)")
+	@go build -trimpath -o bin/ ./cmd/portcullis-demo
+	@bin/portcullis-demo $(if $(IMAGES),--images "$(IMAGES)")
 
 .PHONY: bench
 bench: vault ## measure throughput and latency; BENCH="..." passes flags on

@@ -133,8 +133,8 @@ var kinds = map[codes.Code]vault.Kind{
 	codes.Aborted: vault.Conflict, codes.DataLoss: vault.DataLoss, codes.Unavailable: vault.Unavailable,
 }
 
-// fromStatus gives the service's error as the domain knows it. What is not of the service
-// (a connection that fails, a caller that gives up) passes as it is.
+// fromStatus gives the service's error as the domain knows it. A connection that fails is
+// Unavailable, without a reason; a caller that gave up finds its context's error.
 func fromStatus(err error) error {
 	s, ok := status.FromError(err)
 	if err == nil || !ok {

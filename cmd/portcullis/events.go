@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
+)
+
+// followPause is how long --follow waits before it asks for new events.
+const followPause = time.Second
+
+func (a *app) eventsCommand() *cobra.Command {
+	var from int64
+	var types []string
+	var follow bool
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "read the audit log (auditor)",
+		Long: `Events gives the entries of the audit log in the order in which they were committed. With
+--output json each is one line, {"index":N,"event":…}, the event byte for byte as first written.`,
+		Example: `  portcullis --profile auditor events --type record.released,grant.revoked
+  portcullis --profile auditor events --from 1200 --follow --output json`,
+		Args: exactly(0),
+	}
+	c.Flags().Int64Var(&from, "from", 0, "begin at this index: `N`")
+	c.Flags().StringSliceVar(&types, "type", nil, "only these `TYPE`s, such as record.released")
+	c.Flags().BoolVar(&follow, "follow", false, "go on with new events until interrupted")
+	complete(c, "type", eventTypes...)
+	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
+		if from < 0 {
+			return usagef("--from must not be negative")
+		}
+		print := a.eventLine
+		if a.output == jsonOutput {
+			print = a.eventJSON
+		}
+		for next := from; ; {
+			var err error
+			if next, err = s.Events(ctx, next, types, print); err != nil {
+				if follow && ctx.Err() != nil {
+					return nil // interrupting is how following ends
+				}
+				return err
+			}
+			if !follow {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(followPause):
+			}
+		}
+	})
+	return c
+}
+
+var eventTypes = []string{
+	string(vault.EventRecordStored), string(vault.EventDecisionProposed), string(vault.EventDecisionSigned),
+	string(vault.EventPurposeApplied), string(vault.EventContractorApplied), string(vault.EventContractorSuspended),
+	string(vault.EventGrantRequested), string(vault.EventGrantRefused), string(vault.EventGrantSigned),
+	string(vault.EventGrantApproved), string(vault.EventGrantDenied), string(vault.EventGrantActivated),
+	string(vault.EventGrantRetired), string(vault.EventGrantRevoked), string(vault.EventGrantExpired),
+	string(vault.EventRecordsListed), string(vault.EventRecordReleased), string(vault.EventReleaseUnsent),
+	string(vault.EventReleaseRefused), string(vault.EventKeysRevoked), string(vault.EventKeysRestored),
+	string(vault.EventKeysDestroying), string(vault.EventKeyDestroyed), string(vault.EventVaultCaughtUp),
+}
+
+// eventJSON writes an event verbatim: no encoder touches its bytes.
+func (a *app) eventJSON(e *pb.AuditEvent) error {
+	if !json.Valid(e.Event) || bytes.ContainsAny(e.Event, "\r\n") {
+		return fmt.Errorf("event %d is not JSON on one line", e.Index)
+	}
+	_, err := fmt.Fprintf(a.stdout, "{\"index\":%d,\"event\":%s}\n", e.Index, e.Event)
+	return err
+}
+
+// eventLine writes an event for a person. Its columns have fixed widths, because a table
+// that is still growing can not be measured.
+func (a *app) eventLine(e *pb.AuditEvent) error {
+	ev, err := vault.DecodeEvent(e.Event)
+	if err != nil {
+		_, err = fmt.Fprintf(a.stdout, "%8d  (%s)\n", e.Index, printable(err.Error()))
+		return err
+	}
+	at := ev.At
+	if t, err := vault.ParseTime(ev.At); err == nil {
+		at = t.Format(time.RFC3339)
+	}
+	_, err = fmt.Fprintln(a.stdout, printable(fmt.Sprintf("%8d  %s  %-20s  %-28s  %s", e.Index, at, ev.Type, actor(ev.Actor), what(ev))))
+	return err
+}
+
+// actor shortens a SPIFFE ID to its path.
+func actor(id string) string {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	if !ok {
+		return id
+	}
+	if _, path, ok := strings.Cut(rest, "/"); ok {
+		return path
+	}
+	return id
+}
+
+// what says in a few words what an event is about.
+func what(e vault.Event) string {
+	var parts []string
+	add := func(format string, value any) { parts = append(parts, fmt.Sprintf(format, value)) }
+	if e.Stored != nil {
+		add("%s", e.Stored.KeyName)
+	}
+	if e.Decision != nil {
+		add("%s", e.Decision.Kind)
+		told := map[string]bool{"contractor": e.Contractor != "", "records": e.Count > 0}
+		for _, key := range []string{"purpose", "contractor", "site", "record", "records"} {
+			if v := bodyField(e.Decision.Body, key); v != "" && !told[key] {
+				add(key+" %s", v)
+			}
+		}
+	}
+	if e.Grant != "" {
+		add("grant %s", e.Grant)
+	}
+	if e.Contractor != "" {
+		add("contractor %s", e.Contractor)
+	}
+	if e.Record != "" {
+		add("record %s", e.Record)
+	}
+	if e.Refetch {
+		add("%s", "again")
+	}
+	if e.Count > 0 {
+		add("%s", count(e.Count, "record"))
+	}
+	if e.Type == vault.EventReleaseUnsent {
+		add("release %d", e.Release)
+	}
+	if e.Reason != "" {
+		add("%s", e.Reason)
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// The exit codes. Scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitRefused     = 3
+	exitUnavailable = 4
+)
+
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "what the exit codes mean",
+		Long: `The exit codes of portcullis:
+
+  0  done
+  1  failed: a file, the service or the connection's proof; or some of many files were not stored
+  2  the command line, its files or the request is malformed: mend it
+  3  refused: denied, not found, not in the right state, over a quota, there already, changed meanwhile
+  4  the service, its Vault or its database is away: try again
+
+With --output json an error is one object on standard error, alone there if --yes is given, too:
+  {"error":{"kind":"denied","reason":"PURPOSE_SITE","message":"…","fields":[{"name":"…","description":"…"}]}}
+kind is usage, invalid, not_found, denied, state, exhausted, exists, conflict, data_loss,
+unavailable, canceled, incomplete (some of many files were not stored) or internal. reason is stable; it is empty when the service did not speak.`,
+	}
+}
+
+// usageError is a mistake in what was typed or configured.
+type usageError struct {
+	err  error
+	hint string // what to try next, may be empty
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{err: fmt.Errorf(format, args...)}
+}
+
+// hinted is a failure with what to try next.
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (e *hinted) Error() string { return e.err.Error() }
+func (e *hinted) Unwrap() error { return e.err }
+
+// incomplete says that some of many things were not done, each for a reason of its own.
+type incomplete struct{ msg string }
+
+func (e *incomplete) Error() string { return e.msg }
+
+// asUsage makes what cobra says about a command line a usage error, on one line.
+func asUsage(err error) error {
+	var u *usageError
+	if errors.As(err, &u) {
+		return err
+	}
+	// cobra lists its suggestions below the message.
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' })
+	return usagef("%s", strings.Join(lines, " "))
+}
+
+// flagError adds to a flag that does not exist those that come near it.
+func flagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+		return &usageError{err: err, hint: fmt.Sprintf("see %q", c.CommandPath()+" --help")}
+	}
+	name := unknown.GetSpecifiedName()
+	var near []string
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden && (distance(name, f.Name) <= 2 || strings.HasPrefix(f.Name, name)) {
+			near = append(near, "--"+f.Name)
+		}
+	})
+	if len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+	}
+	return &usageError{err: err, hint: fmt.Sprintf("see %q", c.CommandPath()+" --help")}
+}
+
+// distance is how many letters must change to make b of a (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+// errorBody is an error in JSON.
+type errorBody struct {
+	Kind    string       `json:"kind"`
+	Reason  vault.Reason `json:"reason"`
+	Message string       `json:"message"`
+	Fields  []fieldBody  `json:"fields"`
+}
+
+type fieldBody struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+}
+
+var kindNames = map[vault.Kind]struct {
+	name string
+	exit int
+}{
+	vault.Internal:    {"internal", exitFailure},
+	vault.Invalid:     {"invalid", exitUsage},
+	vault.NotFound:    {"not_found", exitRefused},
+	vault.Denied:      {"denied", exitRefused},
+	vault.State:       {"state", exitRefused},
+	vault.Exhausted:   {"exhausted", exitRefused},
+	vault.Exists:      {"exists", exitRefused},
+	vault.Conflict:    {"conflict", exitRefused},
+	vault.DataLoss:    {"data_loss", exitFailure},
+	vault.Unavailable: {"unavailable", exitUnavailable},
+}
+
+// describe gives an error's JSON form and exit code.
+func describe(err error) (errorBody, int) {
+	body := errorBody{Kind: "internal", Reason: vault.ReasonOf(err), Message: printable(err.Error()), Fields: []fieldBody{}}
+	var e *vault.Error
+	if errors.As(err, &e) {
+		for _, f := range e.Fields {
+			body.Fields = append(body.Fields, fieldBody{printable(f.Name), printable(f.Description)})
+		}
+	}
+	var u *usageError
+	var some *incomplete
+	switch {
+	case errors.As(err, &u):
+		body.Kind = "usage"
+		return body, exitUsage
+	case errors.As(err, &some):
+		body.Kind = "incomplete"
+		return body, exitFailure
+	case errors.Is(err, context.Canceled):
+		body.Kind = "canceled"
+		if err == context.Canceled {
+			body.Message = "interrupted"
+		}
+		return body, exitFailure
+	case errors.Is(err, context.DeadlineExceeded):
+		body.Kind = "unavailable"
+		return body, exitUnavailable
+	case e != nil:
+		k := kindNames[e.Kind]
+		body.Kind = k.name
+		return body, k.exit
+	}
+	return body, exitFailure
+}
+
+// report writes an error for its reader, and gives the exit code.
+func (a *app) report(err error) int {
+	body, code := describe(err)
+	if a.output == jsonOutput {
+		enc := json.NewEncoder(a.stderr)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(map[string]errorBody{"error": body})
+		return code
+	}
+	fmt.Fprintf(a.stderr, "portcullis: %s\n", body.Message)
+	if next := hint(err, body); next != "" {
+		fmt.Fprintf(a.stderr, "  %s\n", next)
+	}
+	return code
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// picture is one file to store.
+type picture struct {
+	path     string
+	modality vault.Modality
+}
+
+// gathered are the files that were found, and how many were passed over in folders.
+type gathered struct {
+	pictures []picture
+	passed   int
+}
+
+// gather finds the pictures that arguments name. A file is taken as it is; in a folder, and
+// those below it, files that end in .jpg, .jpeg or .png are taken, in the order of their
+// paths. When only is empty, a folder's subfolders face and plate say the modality.
+func gather(args []string, only vault.Modality) (g gathered, err error) {
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		if err != nil {
+			return g, &usageError{err: err}
+		}
+		if !info.IsDir() {
+			if only == "" {
+				return g, usagef("%s: say what it shows, with --modality face or --modality plate", arg)
+			}
+			g.pictures = append(g.pictures, picture{arg, only})
+			continue
+		}
+		if err := g.folder(arg, only); err != nil {
+			return g, err
+		}
+	}
+	if len(g.pictures) == 0 {
+		return g, usagef("no picture found: files that end in .jpg, .jpeg or .png are taken from a folder")
+	}
+	return g, nil
+}
+
+func (g *gathered) folder(dir string, only vault.Modality) error {
+	if only != "" {
+		return g.walk(dir, only)
+	}
+	found := false
+	for _, m := range []vault.Modality{vault.Face, vault.Plate} {
+		sub := filepath.Join(dir, string(m))
+		info, err := os.Stat(sub)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		found = true
+		if err := g.walk(sub, m); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return usagef("%s: has no folders face and plate; say what its pictures show, with --modality", dir)
+	}
+	return nil
+}
+
+func (g *gathered) walk(dir string, m vault.Modality) error {
+	// WalkDir goes in the order of names, and does not follow links.
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fmt.Errorf("read folder: %w", err)
+		case d.IsDir():
+		case d.Type().IsRegular() && slices.Contains([]string{".jpg", ".jpeg", ".png"}, strings.ToLower(filepath.Ext(path))):
+			g.pictures = append(g.pictures, picture{path, m})
+		default:
+			g.passed++
+		}
+		return nil
+	})
+}

@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/wire"
+)
+
+func (a *app) grantCommand() *cobra.Command {
+	return noun("grant", "permission to open images: request, list, get, approve, deny, activate, retire, revoke",
+		a.grantRequest(), a.grantList(), a.grantGet(), a.grantApprove(), a.grantDeny(), a.grantActivate(), a.grantRetire(), a.grantRevoke())
+}
+
+func (a *app) grantRequest() *cobra.Command {
+	var (
+		purpose, why string
+		sites        []string
+		mods         modalitiesFlag
+		from, until  timeFlag
+		most         int64
+		ttl          durationFlag
+		request      idFlag
+	)
+	c := &cobra.Command{
+		Use:   "request",
+		Short: "ask for a grant (contractor)",
+		Long: `Request asks for permission to open the images of a scope: sites, modalities, and a window of
+capture times that begins at --from and ends before --until. A time is 2026-11-23T14:30:00Z, or
+2026-11-23 for that midnight in UTC. The grant's life, --for, is counted from now.
+
+When an answer is lost, give the same --request-id again: no second grant comes of it.`,
+		Example: `  portcullis --profile contractor grant request --purpose lane-audit --site anzalduas \
+    --modality plate --from 2026-11-01 --until 2026-11-08 --max-records 500 --for 2h \
+    --justification "work order 4711"`,
+		Args: exactly(0),
+	}
+	f := c.Flags()
+	f.StringVar(&purpose, "purpose", "", "sanctioned purpose `NAME`")
+	f.StringSliceVar(&sites, "site", nil, "`SITE`[,SITE]")
+	f.Var(&mods, "modality", "what to open")
+	f.Var(&from, "from", "captured at or after")
+	f.Var(&until, "until", "captured before")
+	f.Int64Var(&most, "max-records", 0, "how many records may be opened: `N`")
+	f.Var(&ttl, "for", "how long the grant lives, from now")
+	f.StringVar(&why, "justification", "", "why, such as a work order: one line of `TEXT`")
+	f.Var(&request, "request-id", "names this request; made at random when left out")
+	required(c, "purpose", "site", "modality", "from", "until", "max-records", "for", "justification")
+	complete(c, "modality", "face", "plate", "face,plate")
+	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
+		name, err := slugName(wire.Purposes, "purpose", purpose)
+		if err != nil {
+			return err
+		}
+		scope := vault.Scope{Sites: sites, Modalities: mods, From: from.Time, Until: until.Time}
+		if err := scope.Check(); err != nil {
+			return &usageError{err: err}
+		}
+		id := vault.ID(request)
+		if id == (vault.ID{}) {
+			id = vault.NewID()
+		}
+		got, err := s.Grants.RequestGrant(ctx, &pb.RequestGrantRequest{
+			Purpose: name, Scope: wire.Scope(scope), MaxRecords: most,
+			Ttl: durationpb.New(time.Duration(ttl)), Justification: why, RequestId: id.String(),
+		})
+		if vault.KindOf(err) == vault.Unavailable {
+			return &hinted{err, "try again, with --request-id " + id.String() + " in case the request arrived"}
+		}
+		if err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) {
+			t.line("%s", got.Grant.GetName())
+			t.line("waits for %s: portcullis grant approve %s", count(got.Grant.GetApprovalsRequired(), "admin"), bare(got.Grant.GetName()))
+		})
+	})
+	return c
+}
+
+// grantStates are the states that grants can be listed by.
+var grantStates = []string{"pending", "approved", "active", "denied", "retired", "revoked"}
+
+func (a *app) grantList() *cobra.Command {
+	var states []string
+	var all bool
+	c := &cobra.Command{
+		Use: "list", Short: "list grants, newest first; a contractor sees its own", Args: exactly(0),
+		Example: "  portcullis --profile alice grant list --state pending",
+	}
+	c.Flags().StringSliceVar(&states, "state", nil, "only these `STATE`s: "+strings.Join(grantStates, ", "))
+	c.Flags().BoolVar(&all, "all", false, "all of them, not only the newest 100")
+	complete(c, "state", grantStates...)
+	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
+		req := &pb.ListGrantsRequest{}
+		for _, st := range states {
+			if !slices.Contains(grantStates, st) {
+				return usagef("--state %q is none of %s", st, strings.Join(grantStates, ", "))
+			}
+			req.States = append(req.States, pb.Grant_State(pb.Grant_State_value["STATE_"+strings.ToUpper(st)]))
+		}
+		if all {
+			req.PageSize = 1000
+		}
+		out := &pb.ListGrantsResponse{}
+		for {
+			got, err := s.Grants.ListGrants(ctx, req)
+			if err != nil {
+				return err
+			}
+			out.Grants = append(out.Grants, got.Grants...)
+			out.NextPageToken = got.NextPageToken
+			if req.PageToken = got.NextPageToken; !all || req.PageToken == "" {
+				break
+			}
+		}
+		return a.show(out, func(t *grid) {
+			t.row("GRANT", "STATE", "PURPOSE", "GRANTEE", "APPROVALS", "OPENED", "ENDS")
+			for _, g := range out.Grants {
+				t.row(bare(g.Name), word(g.State, "STATE_"), bare(g.Purpose), grantee(g.Grantee),
+					fmt.Sprintf("%d of %d", len(g.Approvals), g.ApprovalsRequired),
+					fmt.Sprintf("%d of %d", g.RecordsReleased, g.MaxRecords), when(g.EndTime))
+			}
+			if out.NextPageToken != "" {
+				t.line("there are more: --all lists them")
+			}
+		})
+	})
+	return c
+}
+
+// grantee shortens a contractor workload's SPIFFE ID to <org>/<workload>.
+func grantee(id string) string {
+	if _, short, ok := strings.Cut(id, "/contractor/"); ok {
+		return short
+	}
+	return id
+}
+
+func (a *app) grantGet() *cobra.Command {
+	c := &cobra.Command{
+		Use: "get GRANT", Short: "show one grant; admins also see what it would open", Args: exactly(1),
+		Example: "  portcullis --profile alice grant get 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
+	}
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, _, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		got, err := s.Grants.GetGrant(ctx, &pb.GetGrantRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) { grantFacts(t, got.Grant, got.Preview) })
+	})
+	return c
+}
+
+func grantFacts(t *grid, g *pb.Grant, p *pb.Preview) {
+	t.row("grant", g.GetName())
+	t.row("state", word(g.GetState(), "STATE_"))
+	t.row("purpose", fmt.Sprintf("%s, version %d", bare(g.GetPurpose()), g.GetPurposeVersion()))
+	t.row("grantee", g.GetGrantee())
+	t.row("sites", strings.Join(g.GetScope().GetSites(), ","))
+	t.row("modalities", modalities(g.GetScope().GetModalities()))
+	t.row("captured", fmt.Sprintf("from %s until before %s", when(g.GetScope().GetStartTime()), when(g.GetScope().GetEndTime())))
+	t.row("opened", fmt.Sprintf("%d of %d records", g.GetRecordsReleased(), g.GetMaxRecords()))
+	t.row("requested", when(g.GetRequestTime()))
+	t.row("ends", when(g.GetEndTime()))
+	t.row("justification", g.GetJustification())
+	var who []string
+	for _, s := range g.GetApprovals() {
+		who = append(who, fmt.Sprintf("%s at %s", person(s.Signer), when(s.SignTime)))
+	}
+	t.row("approvals", strings.TrimSuffix(fmt.Sprintf("%d of %d: %s", len(who), g.GetApprovalsRequired(), strings.Join(who, ", ")), ": "))
+	if p != nil {
+		t.row("would open", fmt.Sprintf("%s of %s, on %s, as of now", count(p.Records, "record"), count(p.Crossings, "crossing"), count(p.Days, "day")))
+	}
+}
+
+func (a *app) grantApprove() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "approve GRANT",
+		Short: "sign a grant's terms (admin)",
+		Long: `Approve shows what a grant allows and would open, and the very text that is signed with your
+certificate's key; then it asks. Without a terminal it wants --yes. The text is made here from
+what is shown, not taken from the service.`,
+		Example: "  portcullis --profile alice grant approve 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
+		Args:    exactly(1),
+	}
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, _, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		got, err := s.Approve(ctx, name, func(g *pb.Grant, p *pb.Preview, text string) error {
+			if !a.quiet() {
+				aside := &app{stdout: a.stderr}
+				if err := aside.showTable(func(t *grid) { grantFacts(t, g, p) }); err != nil {
+					return err
+				}
+			}
+			a.showSigned(text)
+			return a.confirm(ctx, "Sign?")
+		})
+		if err != nil {
+			return err
+		}
+		return a.show(&pb.ApproveGrantResponse{Grant: got}, func(t *grid) {
+			if missing := int(got.GetApprovalsRequired()) - len(got.GetApprovals()); missing > 0 {
+				t.line("signed; waits for %s", count(missing, "more admin"))
+				return
+			}
+			t.line("approved: its grantee may run \"portcullis grant activate %s\"", bare(got.GetName()))
+		})
+	})
+	return c
+}
+
+func (a *app) grantDeny() *cobra.Command {
+	var note string
+	c := &cobra.Command{
+		Use: "deny GRANT", Short: "refuse a pending request for good (admin)", Args: exactly(1),
+		Example: `  portcullis --profile alice grant deny 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --note "no such work order"`,
+	}
+	c.Flags().StringVar(&note, "note", "", "why: one line of `TEXT`, of which the log keeps a hash")
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, _, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		got, err := s.Grants.DenyGrant(ctx, &pb.DenyGrantRequest{Name: name, Note: note})
+		if err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) { t.line("%s is denied", got.Grant.GetName()) })
+	})
+	return c
+}
+
+func (a *app) grantActivate() *cobra.Command {
+	var print bool
+	c := &cobra.Command{
+		Use:   "activate GRANT",
+		Short: "get the token of an approved grant, and keep it (contractor)",
+		Long: `Activate gets the grant's token and keeps it in tokens/<profile>/<grant> beside the
+configuration file, readable by you alone. Activating again ends the earlier token; the grant's
+end does not move.`,
+		Example: "  portcullis --profile contractor grant activate 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
+		Args:    exactly(1),
+	}
+	c.Flags().BoolVar(&print, "print-token", false, "also write the token, which is a secret, to standard output")
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, id, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		// A token that can not be kept is not asked for: asking ends the earlier one.
+		if err := s.tokens().prepare(); err != nil {
+			return err
+		}
+		got, err := s.Grants.ActivateGrant(ctx, &pb.ActivateGrantRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		secret := vault.Token(got.GrantToken)
+		if err := s.tokens().keep(id, secret); err != nil {
+			return err
+		}
+		if a.output != jsonOutput {
+			return a.showTable(func(t *grid) {
+				t.line("active until %s; next: portcullis fetch %s --out DIR", when(got.Grant.GetEndTime()), id)
+				if print {
+					t.line("%s", secret.Reveal())
+				}
+			})
+		}
+		grant, err := messageJSON(got.Grant)
+		if err != nil {
+			return err
+		}
+		out := struct {
+			Grant json.RawMessage `json:"grant"`
+			File  string          `json:"token_file"`
+			Token string          `json:"grant_token,omitempty"`
+		}{Grant: grant, File: s.tokens().path(id)}
+		if print {
+			out.Token = secret.Reveal()
+		}
+		return a.showJSON(out)
+	})
+	return c
+}
+
+func (a *app) grantRetire() *cobra.Command {
+	c := &cobra.Command{
+		Use: "retire GRANT", Short: "end one's own grant before its time (contractor)", Args: exactly(1),
+		Example: "  portcullis --profile contractor grant retire 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
+	}
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, id, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		got, err := s.Grants.RetireGrant(ctx, &pb.RetireGrantRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		if err := s.tokens().forget(id); err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) { ended(t, got.Grant, got.Barrier) })
+	})
+	return c
+}
+
+func (a *app) grantRevoke() *cobra.Command {
+	var note string
+	c := &cobra.Command{
+		Use:   "revoke GRANT",
+		Short: "end a grant at once (admin)",
+		Long: `Revoke ends a grant and cuts what is being sent under it. When it answers, nothing of the grant
+is under way any more. One admin is enough, and no question is asked.`,
+		Example: `  portcullis --profile alice grant revoke 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --note "incident 12"`,
+		Args:    exactly(1),
+	}
+	c.Flags().StringVar(&note, "note", "", "why: one line of `TEXT`, of which the log keeps a hash")
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		name, _, err := grantName(args[0])
+		if err != nil {
+			return err
+		}
+		got, err := s.Grants.RevokeGrant(ctx, &pb.RevokeGrantRequest{Name: name, Note: note})
+		if err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) { ended(t, got.Grant, got.Barrier) })
+	})
+	return c
+}
+
+// ended says that a grant is over, and how.
+func ended(t *grid, g *pb.Grant, b *pb.Barrier) {
+	t.line("%s is %s; %s had left under it", g.GetName(), word(g.GetState(), "STATE_"), count(g.GetRecordsReleased(), "record"))
+	t.line("%s", barrier(b))
+}

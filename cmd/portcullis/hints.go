@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// hints says what to try next, by reason. A test holds it against the list of reasons.
+var hints = map[vault.Reason]string{
+	vault.ReasonInvalidField:     "mend the field that the message names",
+	vault.ReasonInternal:         "the service's own log has the cause",
+	vault.ReasonStoreUnavailable: "the service's database did not answer: try again",
+	vault.ReasonVaultUnavailable: "HashiCorp Vault is sealed or away: try again once it serves",
+	vault.ReasonBlobUnavailable:  "the store of ciphertext did not answer: try again",
+	vault.ReasonShuttingDown:     "the service is stopping: try again",
+
+	vault.ReasonRoleNotAllowed:      "use a profile of the right role: \"portcullis whoami\" tells who you are",
+	vault.ReasonCallerSuspended:     "this identity is suspended: ask an admin",
+	vault.ReasonContractorUnknown:   "two admins admit a contractor with \"contractor apply FILE\"",
+	vault.ReasonContractorSuspended: "two admins reinstate a contractor with \"contractor apply FILE\"; its old grants stay ended",
+	vault.ReasonSiteMismatch:        "a capture system stores for its own site and lane: use that lane's profile",
+
+	vault.ReasonImageRejected:        "only whole JPEG and PNG images within the service's limits are taken",
+	vault.ReasonRequestIDReused:      "give every image a request ID of its own",
+	vault.ReasonCapturedAtOutOfRange: "set the clock, or give the right time with --captured-at",
+	vault.ReasonPurposeUnknown:       "ask an admin which purposes there are; two admins sanction one with \"purpose apply FILE\"",
+	vault.ReasonPurposeChanged:       "the purpose has a newer version: request the grant anew",
+	vault.ReasonPurposeContractor:    "ask for a grant of a purpose that allows your organisation",
+	vault.ReasonPurposeModality:      "ask only for what the purpose allows, with --modality",
+	vault.ReasonPurposeSite:          "ask only for sites that the purpose allows, with --site",
+	vault.ReasonPurposeDuration:      "ask for a shorter grant, with --for",
+	vault.ReasonPurposeQuota:         "ask for fewer records, with --max-records",
+	vault.ReasonGrantUnknown:         "\"grant list\" shows the grants that you may know",
+	vault.ReasonGrantPending:         "the grant waits for approval: \"grant get\" shows how far it is",
+	vault.ReasonGrantDecided:         "\"grant get\" shows what became of the grant",
+	vault.ReasonGrantNotActive:       "run \"grant activate\" first",
+	vault.ReasonGrantExpired:         "request a new grant",
+	vault.ReasonGrantRevoked:         "an admin ended the grant: ask why before you request a new one",
+	vault.ReasonGrantRetired:         "request a new grant",
+	vault.ReasonGrantDenied:          "ask the admins why before you request again",
+	vault.ReasonGrantToken:           "run \"grant activate\" again: only the newest token is good",
+	vault.ReasonGrantTampered:        "the stored grant is not what was signed: treat it as an attack on the service's database",
+	vault.ReasonQuotaExceeded:        "the grant has opened all that it may: request a new one",
+	vault.ReasonHandleUnknown:        "\"records list --grant GRANT\" shows the handles of this grant",
+	vault.ReasonAccessEnded:          "access was ended while the image was on its way: \"grant get\" shows why",
+	vault.ReasonSignatureInvalid:     "the certificate must be an admin's and valid now",
+	vault.ReasonSignatureStale:       "set this machine's clock",
+	vault.ReasonSelfApproval:         "another admin must sign",
+	vault.ReasonAlreadySigned:        "another admin must sign",
+	vault.ReasonApprovalsMissing:     "more admins must approve: \"grant get\" shows how many",
+	vault.ReasonDecisionUnknown:      "run the command again: it proposes the decision anew if that is needed",
+	vault.ReasonDecisionExpired:      "run the command again: it proposes the decision anew",
+	vault.ReasonDecisionTampered:     "the stored decision is not what was signed: treat it as an attack on the service's database",
+	vault.ReasonDecisionOvertaken:    "something changed meanwhile: run the command again",
+	vault.ReasonUnchanged:            "nothing is to be done",
+	vault.ReasonRecordUnknown:        "\"key list\" shows the records of a site",
+	vault.ReasonKeyRevoked:           "two admins restore a key with \"key restore\"",
+	vault.ReasonKeyDestroyed:         "the key is gone for good",
+	vault.ReasonKeyRefused:           "run \"grant activate\" again; if that does not help, ask an admin",
+	vault.ReasonSelectionEmpty:       "\"key list\" shows the records of a site and the states of their keys",
+	vault.ReasonSelectionTooLarge:    "narrow the window, and run the command several times",
+	vault.ReasonDataLoss:             "tell the admins: what is stored was changed or lost",
+}
+
+// hint says what to try next after an error, if anything is known to help.
+func hint(err error, body errorBody) string {
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	var u *usageError
+	if errors.As(err, &u) {
+		return u.hint
+	}
+	if body.Reason != "" {
+		return hints[body.Reason]
+	}
+	if body.Kind != "unavailable" {
+		return ""
+	}
+	switch {
+	case strings.Contains(body.Message, "tls: "):
+		return "the service refused this profile's certificate: has it expired, is it of the same bundle?"
+	case strings.Contains(body.Message, "the service's certificate"), strings.Contains(body.Message, "the service proves"):
+		return "server_id and bundle in the configuration must be those of this service"
+	}
+	return "is the service running, and is \"server\" in the configuration its address?"
+}

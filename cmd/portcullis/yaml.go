@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// Limits of the YAML files that people write.
+const (
+	maxYAML      = 1 << 20 // bytes
+	maxDocuments = 100
+)
+
+// readLimited reads a file of at most most bytes.
+func readLimited(file string, most int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(file, f, most)
+}
+
+func readAll(name string, r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(b)) > most {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, most)
+	}
+	return b, nil
+}
+
+// decodeYAML reads all documents of a file into values of one form. An unknown key is an
+// error, with its line.
+func decodeYAML[T any](file string, b []byte) ([]T, error) {
+	if len(b) > maxYAML {
+		return nil, usagef("%s has more than %d bytes", file, maxYAML)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	var docs []T
+	for {
+		var doc T
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, usagef("%s: %s", file, explainYAML(err))
+		}
+		if len(docs) == maxDocuments {
+			return nil, usagef("%s: holds more than %d documents", file, maxDocuments)
+		}
+		docs = append(docs, doc)
+	}
+	if len(docs) == 0 {
+		return nil, usagef("%s: is empty", file)
+	}
+	return docs, nil
+}
+
+var (
+	unknownKey = regexp.MustCompile(`field (.*) not found in type \S+`)
+	goType     = regexp.MustCompile(` into \S+$`)
+)
+
+// explainYAML says what the YAML package says, without our types' names.
+func explainYAML(err error) string {
+	var t *yaml.TypeError
+	if !errors.As(err, &t) {
+		return strings.TrimPrefix(err.Error(), "yaml: ")
+	}
+	out := make([]string, len(t.Errors))
+	for i, e := range t.Errors {
+		e = unknownKey.ReplaceAllString(e, `unknown key "$1"`)
+		out[i] = goType.ReplaceAllString(strings.Replace(e, "cannot unmarshal", "does not take", 1), " here")
+	}
+	return strings.Join(out, "; ")
+}
+
+// yamlDuration is a duration as people write it: 90m, 4h, 2d.
+type yamlDuration time.Duration
+
+// UnmarshalYAML reads a duration.
+func (d *yamlDuration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := parseDuration(n.Value)
+	if err != nil || n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("line %d: a duration such as 90m, 4h or 2d is wanted", n.Line)
+	}
+	*d = yamlDuration(v)
+	return nil
+}
+
+// purposeFile is the form of a purpose in YAML.
+type purposeFile struct {
+	Name        string           `yaml:"name"`
+	Title       string           `yaml:"title"`
+	Modalities  []vault.Modality `yaml:"modalities"`
+	Sites       []string         `yaml:"sites"`
+	Contractors []string         `yaml:"contractors"`
+	MaxTTL      yamlDuration     `yaml:"max_ttl"`
+	MaxRecords  int64            `yaml:"max_records"`
+	Approvals   *int             `yaml:"approvals"` // 2 when left out
+}
+
+// defaultApprovals is how many admins approve a grant of a purpose that does not say.
+const defaultApprovals = 2
+
+func parsePurposes(file string, b []byte) ([]vault.Purpose, error) {
+	docs, err := decodeYAML[purposeFile](file, b)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]vault.Purpose, len(docs))
+	for i, d := range docs {
+		p := vault.Purpose{
+			Name: d.Name, Title: d.Title, Modalities: d.Modalities, Sites: d.Sites, Contractors: d.Contractors,
+			MaxTTL: time.Duration(d.MaxTTL), MaxRecords: d.MaxRecords, Approvals: defaultApprovals,
+		}
+		if d.Approvals != nil {
+			p.Approvals = *d.Approvals
+		}
+		if err := p.Check(); err != nil {
+			return nil, inDocument(file, i, err)
+		}
+		out[i] = p.Normal()
+	}
+	return out, nil
+}
+
+// contractorFile is the form of a contractor in YAML.
+type contractorFile struct {
+	Name  string `yaml:"name"`
+	Title string `yaml:"title"`
+}
+
+func parseContractors(file string, b []byte) ([]vault.Contractor, error) {
+	docs, err := decodeYAML[contractorFile](file, b)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]vault.Contractor, len(docs))
+	for i, d := range docs {
+		out[i] = vault.Contractor{Name: d.Name, Title: d.Title}
+		if err := out[i].Check(); err != nil {
+			return nil, inDocument(file, i, err)
+		}
+	}
+	return out, nil
+}
+
+// inDocument names the document, as people count, in what a check says.
+func inDocument(file string, i int, err error) error {
+	return &usageError{err: fmt.Errorf("%s, document %d: %w", file, i+1, err)}
+}
