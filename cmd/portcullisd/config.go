@@ -1,48 +1,83 @@
 package main
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
 
 	"github.com/portcullis/portcullis/internal/imaging"
 )
 
-// config is the daemon's YAML file. Relative paths count from the file's directory.
+// config is what the daemon is told. Every setting can stand in the YAML file, in an
+// environment variable and in a flag; the later of these wins.
 type config struct {
-	Listen      string `yaml:"listen"`       // host:port
-	TrustDomain string `yaml:"trust_domain"` // of all SPIFFE IDs
+	Listen      string `koanf:"listen"`
+	TrustDomain string `koanf:"trust_domain"`
 	TLS         struct {
-		Certificate string `yaml:"certificate"` // PEM: spiffe://<trust domain>/portcullisd
-		Key         string `yaml:"key"`         // PEM
-		Bundle      string `yaml:"bundle"`      // PEM: the authorities whose callers are admitted
-	} `yaml:"tls"`
+		Certificate string `koanf:"certificate"`
+		Key         string `koanf:"key"`
+		Bundle      string `koanf:"bundle"`
+	} `koanf:"tls"`
 	Vault struct {
-		Address     string `yaml:"address"`     // https://host:port
-		CA          string `yaml:"ca"`          // PEM
-		Mount       string `yaml:"mount"`       // of the transit engine
-		Credentials string `yaml:"credentials"` // directory that setup wrote
-	} `yaml:"vault"`
+		Address     string `koanf:"address"`
+		CA          string `koanf:"ca"`
+		Mount       string `koanf:"mount"`
+		Credentials string `koanf:"credentials"`
+	} `koanf:"vault"`
 	Store struct {
-		Path string `yaml:"path"` // SQLite file
-	} `yaml:"store"`
+		Path string `koanf:"path"`
+	} `koanf:"store"`
 	Blobs struct {
-		Path string `yaml:"path"` // directory of ciphertext
-	} `yaml:"blobs"`
+		Path string `koanf:"path"`
+	} `koanf:"blobs"`
 	Images struct {
-		MaxBytes  int64 `yaml:"max_bytes"`
-		MaxPixels int64 `yaml:"max_pixels"`
-	} `yaml:"images"`
+		MaxBytes  int64 `koanf:"max_bytes"`
+		MaxPixels int64 `koanf:"max_pixels"`
+	} `koanf:"images"`
 	Log struct {
-		Level string `yaml:"level"` // debug, info, warn or error
-	} `yaml:"log"`
+		Level string `koanf:"level"`
+	} `koanf:"log"`
 
 	sweepEvery time.Duration // tests do not wait as long as a service does
+}
+
+// setting describes one key of the configuration.
+type setting struct {
+	key  string
+	help string
+	at   func(*config) any // a pointer to its field
+	path bool              // relative ones count from the file's directory
+}
+
+var settings = []setting{
+	{key: "listen", help: "address to listen on, host:port", at: func(c *config) any { return &c.Listen }},
+	{key: "trust_domain", help: "trust domain of all SPIFFE IDs", at: func(c *config) any { return &c.TrustDomain }},
+	{key: "tls.certificate", help: "PEM file: the service's certificate, SPIFFE ID spiffe://<trust domain>/portcullisd", path: true,
+		at: func(c *config) any { return &c.TLS.Certificate }},
+	{key: "tls.key", help: "PEM file: its key", path: true, at: func(c *config) any { return &c.TLS.Key }},
+	{key: "tls.bundle", help: "PEM file: the authorities whose callers are admitted", path: true, at: func(c *config) any { return &c.TLS.Bundle }},
+	{key: "vault.address", help: "HashiCorp Vault, https://host:port", at: func(c *config) any { return &c.Vault.Address }},
+	{key: "vault.ca", help: "PEM file: the authorities of Vault's certificate", path: true, at: func(c *config) any { return &c.Vault.CA }},
+	{key: "vault.mount", help: "path of the transit mount", at: func(c *config) any { return &c.Vault.Mount }},
+	{key: "vault.credentials", help: "directory of the credentials that setup wrote", path: true, at: func(c *config) any { return &c.Vault.Credentials }},
+	{key: "store.path", help: "SQLite file of facts and log", path: true, at: func(c *config) any { return &c.Store.Path }},
+	{key: "blobs.path", help: "directory of the ciphertext", path: true, at: func(c *config) any { return &c.Blobs.Path }},
+	{key: "images.max_bytes", help: "largest image taken, in bytes", at: func(c *config) any { return &c.Images.MaxBytes }},
+	{key: "images.max_pixels", help: "largest image taken, in pixels", at: func(c *config) any { return &c.Images.MaxPixels }},
+	{key: "log.level", help: "debug, info, warn or error", at: func(c *config) any { return &c.Log.Level }},
 }
 
 // The limits of images that a configuration may set.
@@ -53,56 +88,134 @@ const (
 	mostPixels       = 500_000_000
 )
 
-// defaultConfig holds what a file may leave out.
+// defaultConfig holds what may be left out.
 func defaultConfig() config {
 	var c config
-	c.Vault.Mount = "portcullis"
+	c.Listen, c.Vault.Mount, c.Log.Level = "127.0.0.1:8443", "portcullis", "info"
 	c.Images.MaxBytes, c.Images.MaxPixels = defaultMaxBytes, defaultMaxPixels
-	c.Log.Level, c.sweepEvery = "info", sweepEvery
+	c.sweepEvery = sweepEvery
 	return c
 }
 
-// loadConfig reads and checks a file. Unknown keys are refused.
-func loadConfig(file string) (config, error) {
+// configFlags adds a flag for each setting.
+func configFlags(f *pflag.FlagSet) {
+	defaults := defaultConfig()
+	for _, s := range settings {
+		switch at := s.at(&defaults).(type) {
+		case *string:
+			f.String(s.key, *at, s.help)
+		case *int64:
+			f.Int64(s.key, *at, s.help)
+		}
+	}
+}
+
+// envPrefix begins the environment variables of the daemon. Two underscores stand for a
+// dot: PORTCULLISD_TLS__KEY is tls.key.
+const envPrefix = "PORTCULLISD_"
+
+// envName gives the environment variable of a key.
+func envName(key string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
+}
+
+// loadConfig reads the file (if one is named), the environment and the flags, each over the
+// one before, and checks the whole. A key that is none is refused, wherever it stands.
+func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, error) {
 	c := defaultConfig()
-	text, err := os.ReadFile(file)
+	k := koanf.New(".")
+	if path != "" {
+		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+			return c, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		for _, s := range settings {
+			if p := k.String(s.key); s.path && p != "" && !filepath.IsAbs(p) {
+				if err := k.Set(s.key, filepath.Join(filepath.Dir(path), p)); err != nil {
+					return c, fmt.Errorf("configuration %s: %w", path, err)
+				}
+			}
+		}
+	}
+	err := k.Load(env.Provider(".", env.Opt{
+		Prefix:      envPrefix,
+		EnvironFunc: func() []string { return environ },
+		TransformFunc: func(name, value string) (string, any) {
+			return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "__", ".")), value
+		},
+	}), nil)
+	if err != nil {
+		return c, fmt.Errorf("environment: %w", err)
+	}
+	if flags != nil {
+		given := posflag.ProviderWithFlag(flags, ".", k, func(f *pflag.Flag) (string, any) {
+			known := slices.ContainsFunc(settings, func(s setting) bool { return s.key == f.Name })
+			if !known || !f.Changed {
+				return "", nil
+			}
+			return f.Name, posflag.FlagVal(flags, f)
+		})
+		if err := k.Load(given, nil); err != nil {
+			return c, fmt.Errorf("flags: %w", err)
+		}
+	}
+	if err := known(k.Keys()); err != nil {
+		return c, err
+	}
+	err = k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
+	}})
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	dec.KnownFields(true)
-	if err := dec.Decode(&c); err != nil && err != io.EOF {
-		return c, fmt.Errorf("configuration %s: %w", file, err)
-	}
-	for _, p := range []*string{&c.TLS.Certificate, &c.TLS.Key, &c.TLS.Bundle, &c.Vault.CA, &c.Vault.Credentials, &c.Store.Path, &c.Blobs.Path} {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(filepath.Dir(file), *p)
+	return c, c.check()
+}
+
+// known refuses keys that are none.
+func known(keys []string) error {
+	var errs []error
+	for _, k := range keys {
+		if !slices.ContainsFunc(settings, func(s setting) bool { return s.key == k }) {
+			errs = append(errs, fmt.Errorf("configuration: there is no setting %q (see portcullisd help serve)", k))
 		}
 	}
-	if err := c.check(); err != nil {
-		return c, fmt.Errorf("configuration %s: %w", file, err)
-	}
-	return c, nil
+	return errors.Join(errs...)
 }
 
 func (c config) check() error {
-	for _, f := range []struct{ name, value string }{
-		{"listen", c.Listen}, {"trust_domain", c.TrustDomain},
-		{"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key}, {"tls.bundle", c.TLS.Bundle},
-		{"vault.address", c.Vault.Address}, {"vault.mount", c.Vault.Mount}, {"vault.credentials", c.Vault.Credentials},
-		{"store.path", c.Store.Path}, {"blobs.path", c.Blobs.Path},
-	} {
-		if f.value == "" {
-			return fmt.Errorf("%s: must not be empty", f.name)
+	var errs []error
+	for _, s := range settings {
+		if at, ok := s.at(&c).(*string); ok && *at == "" {
+			errs = append(errs, fmt.Errorf("configuration: %s must not be empty (or %s, or --%s)", s.key, envName(s.key), s.key))
 		}
 	}
 	if c.Images.MaxBytes < 1 || c.Images.MaxBytes > mostBytes {
-		return fmt.Errorf("images.max_bytes: must be from 1 to %d", mostBytes)
+		errs = append(errs, fmt.Errorf("configuration: images.max_bytes must be from 1 to %d", mostBytes))
 	}
 	if c.Images.MaxPixels < 1 || c.Images.MaxPixels > mostPixels {
-		return fmt.Errorf("images.max_pixels: must be from 1 to %d", mostPixels)
+		errs = append(errs, fmt.Errorf("configuration: images.max_pixels must be from 1 to %d", mostPixels))
 	}
-	return nil
+	if _, err := logger(io.Discard, c.Log.Level); err != nil {
+		errs = append(errs, fmt.Errorf("configuration: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// yaml gives the configuration as a file.
+func (c config) yaml() ([]byte, error) {
+	values := map[string]any{}
+	for _, s := range settings {
+		switch at := s.at(&c).(type) {
+		case *string:
+			values[s.key] = *at
+		case *int64:
+			values[s.key] = *at
+		}
+	}
+	k := koanf.New(".")
+	if err := k.Load(confmap.Provider(values, "."), nil); err != nil {
+		return nil, err
+	}
+	return k.Marshal(yaml.Parser())
 }
 
 func (c config) limits() imaging.Limits {

@@ -169,11 +169,15 @@ func writeDevFiles(dir string, cfg config) error {
 	for _, p := range devProfiles {
 		client.Profiles[p.name] = clientProfile{Certificate: "certs/" + p.name + ".pem", Key: "certs/" + p.name + ".key"}
 	}
-	for name, v := range map[string]any{"portcullis.yaml": client, "portcullisd.yaml": cfg} {
-		text, err := yaml.Marshal(v)
-		if err != nil {
-			return err
-		}
+	daemonYAML, err := cfg.yaml()
+	if err != nil {
+		return err
+	}
+	clientYAML, err := yaml.Marshal(client)
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string][]byte{"portcullis.yaml": clientYAML, "portcullisd.yaml": daemonYAML} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			return err
 		}

@@ -41,18 +41,21 @@ HashiCorp Vault, and releases them only under grants that admins have signed.
 	}
 	root.SetOut(out)
 	root.SetErr(logs)
-	root.AddCommand(serveCommand(logs), setupCommand(out), devCommand(out, logs))
+	root.AddCommand(serveCommand(logs), configCommand(out), setupCommand(out), devCommand(out, logs))
 	return root
 }
 
 func serveCommand(logs io.Writer) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "serve --config FILE",
+		Use:   "serve [--config FILE] [flags]",
 		Short: "serve until told to stop",
-		Args:  cobra.NoArgs,
+		Long: `Serve runs the daemon in the foreground until SIGINT or SIGTERM; calls under way then have
+ten seconds. Every setting can stand in the YAML file, in an environment variable
+(PORTCULLISD_TLS__KEY for tls.key) and in a flag; the later of these wins.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(file)
+			cfg, err := loadConfig(file, os.Environ(), cmd.Flags())
 			if err != nil {
 				return err
 			}
@@ -68,10 +71,34 @@ func serveCommand(logs io.Writer) *cobra.Command {
 			return d.Wait(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "the daemon's YAML file (required)")
-	if err := cmd.MarkFlagRequired("config"); err != nil {
-		panic(err) // the flag stands a line above
+	cmd.Flags().StringVar(&file, "config", "", "YAML file")
+	configFlags(cmd.Flags())
+	return cmd
+}
+
+func configCommand(out io.Writer) *cobra.Command {
+	var file string
+	check := &cobra.Command{
+		Use:   "check [--config FILE] [flags]",
+		Short: "say whether the configuration is good, and print what is in force",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(file, os.Environ(), cmd.Flags())
+			if err != nil {
+				return err
+			}
+			text, err := cfg.yaml()
+			if err != nil {
+				return err
+			}
+			_, err = out.Write(text)
+			return err
+		},
 	}
+	check.Flags().StringVar(&file, "config", "", "YAML file")
+	configFlags(check.Flags())
+	cmd := &cobra.Command{Use: "config", Short: "look at the configuration", Args: cobra.NoArgs}
+	cmd.AddCommand(check)
 	return cmd
 }
 

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// whole is a configuration with all that must be there.
+const whole = `
+listen: 127.0.0.1:1
+trust_domain: agency.example
+tls: {certificate: c.pem, key: /keys/k.pem, bundle: b.pem}
+vault: {address: "https://vault:8200", ca: ca.pem, credentials: creds}
+store: {path: facts.db}
+blobs: {path: blobs}
+`
+
+func TestConfigFileEnvironmentFlags(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "portcullisd.yaml")
+	load := func(text string, environ []string, args ...string) (config, error) {
+		t.Helper()
+		noError(t, os.WriteFile(path, []byte(text), 0o600))
+		f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		f.String("config", "", "")
+		configFlags(f)
+		noError(t, f.Parse(args))
+		return loadConfig(path, environ, f)
+	}
+	c, err := load(whole, nil)
+	noError(t, err)
+	if c.TLS.Certificate != filepath.Join(dir, "c.pem") || c.TLS.Key != "/keys/k.pem" || c.Vault.Mount != "portcullis" || c.Images.MaxBytes != defaultMaxBytes {
+		t.Errorf("got %+v", c)
+	}
+	c, err = load(whole, []string{"PORTCULLISD_IMAGES__MAX_BYTES=1000", "PORTCULLISD_LISTEN=127.0.0.1:2", "OTHER=x"}, "--listen", "127.0.0.1:3")
+	noError(t, err)
+	if c.Images.MaxBytes != 1000 || c.Listen != "127.0.0.1:3" {
+		t.Errorf("file, environment and flag gave %+v", c)
+	}
+	// What check prints is the same configuration again.
+	text, err := c.yaml()
+	noError(t, err)
+	again, err := load(string(text), nil)
+	noError(t, err)
+	if again != c {
+		t.Errorf("%+v was read back as %+v", c, again)
+	}
+
+	for _, bad := range []struct {
+		text    string
+		environ []string
+		args    []string
+		want    string
+	}{
+		{text: whole + "listne: x\n", want: `"listne"`},
+		{text: strings.Replace(whole, "ca: ca.pem", "ca: ca.pem, cert: x", 1), want: `"vault.cert"`},
+		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: `"listne"`},
+		{text: strings.Replace(whole, "blobs: {path: blobs}", "", 1), want: "blobs.path"},
+		{text: whole + "images: {max_bytes: many}\n", want: "max_bytes"},
+		{text: whole, args: []string{"--images.max_bytes", "0"}, want: "images.max_bytes"},
+		{text: whole, args: []string{"--images.max_pixels", "1000000000"}, want: "images.max_pixels"},
+		{text: whole + "log: {level: loud}\n", want: "loud"},
+		{text: "listen: [", want: "portcullisd.yaml"},
+		{text: whole + "listen: again\n", want: "portcullisd.yaml"},
+	} {
+		if _, err := load(bad.text, bad.environ, bad.args...); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%v gave %v, want an error with %s", bad, err, bad.want)
+		}
+	}
+	if _, err := loadConfig(filepath.Join(dir, "absent.yaml"), nil, nil); err == nil {
+		t.Error("a file that is absent is no error")
+	}
+}
