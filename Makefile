@@ -41,7 +41,7 @@ demo: build vault ## play the whole story on a real Vault and clean up; IMAGES=D
 	@bin/portcullis-demo $(if $(IMAGES),--images "$(IMAGES)")
 
 .PHONY: bench
-bench: vault ## measure throughput and latency; BENCH="..." passes flags on
+bench: build vault ## measure against the Vault below it, in turns; BENCH="..." passes flags on, BENCH_JSON=FILE keeps the rows
 	@go build -trimpath -o bin/ ./cmd/portcullis-bench
 	@bin/portcullis-bench $(BENCH)
 

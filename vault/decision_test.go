@@ -249,6 +249,12 @@ func forge(t testing.TB, d vault.Decision, p person, at time.Time) vault.Signatu
 	if len(leaf.URIs) > 0 {
 		id = leaf.URIs[0].String()
 	}
+	return forgeAs(t, d, p, id, at)
+}
+
+// forgeAs signs in the name of id, whoever the certificate names.
+func forgeAs(t testing.TB, d vault.Decision, p person, id string, at time.Time) vault.Signature {
+	t.Helper()
 	msg := d.Text() + "signer: " + id + "\nsigned_at: " + vault.FormatTime(at) + "\n"
 	sum := vault.DigestOf([]byte(msg))
 	sig, err := p.key.Sign(rand.Reader, sum[:], crypto.SHA256)
@@ -256,6 +262,16 @@ func forge(t testing.TB, d vault.Decision, p person, at time.Time) vault.Signatu
 		t.Fatal(err)
 	}
 	return vault.Signature{Signer: id, SignedAt: at, Bytes: sig, Chain: p.chain}
+}
+
+// An admin who signs in another's name has signed nothing.
+func TestVerifyRefusesAnothersName(t *testing.T) {
+	ca := newAuthority(t, nil)
+	ann := ca.admin("ann")
+	s := forgeAs(t, someDecision(), ann, adminID("bob"), signedAt)
+	_, _, err := ca.trust().Verify(someDecision(), s)
+	wantReason(t, err, vault.Denied, vault.ReasonSignatureInvalid)
+	wantReason(t, ca.trust().Fresh(someDecision(), s, vault.Caller{ID: adminID("bob")}, signedAt), vault.Denied, vault.ReasonSignatureInvalid)
 }
 
 // The forger's own way of signing is right, so what TestVerifyRefusesCertificates sees

@@ -21,6 +21,7 @@ const (
 	Conflict                // changed under the caller
 	DataLoss                // ciphertext, wrapped key or row does not prove intact
 	Unavailable             // Vault, store or log is away; try again
+	NotOffered              // another process offers it
 )
 
 // Field is one violation of a request field.

@@ -36,9 +36,13 @@ const (
 	EventReleaseRefused      EventType = "release.refused"
 	EventKeysRevoked         EventType = "keys.revoked"
 	EventKeysRestored        EventType = "keys.restored"
-	EventKeysDestroying      EventType = "keys.destroying" // decided; the records open no more
-	EventKeyDestroyed        EventType = "key.destroyed"   // gone from Vault, one record
-	EventVaultCaughtUp       EventType = "vault.caught_up" // Vault now enforces what an earlier event decided
+	EventKeysDestroying      EventType = "keys.destroying"     // decided; the records open no more
+	EventKeyDestroyed        EventType = "key.destroyed"       // gone from Vault, one record
+	EventVaultCaughtUp       EventType = "vault.caught_up"     // Vault now enforces what an earlier event decided
+	EventOrphansQuarantined  EventType = "orphans.quarantined" // blobs and keys that no record names, put aside
+	EventOrphansReturned     EventType = "orphans.returned"    // a record names them again
+	EventOrphansDestroyed    EventType = "orphans.destroyed"   // after the days of quarantine
+	EventRestoreUndone       EventType = "restore.undone"      // a restore brought back keys that were revoked or destroyed
 )
 
 // EventVersion is the version of the events' form.

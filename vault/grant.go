@@ -161,8 +161,8 @@ func (g Grant) Usable(now time.Time) error {
 	return nil
 }
 
-// Fingerprint hashes the terms together with the signatures on them: two rows of the same
-// fingerprint are proved, or not, alike.
+// Fingerprint hashes all that the proof of a grant rests on, its terms and the signatures on
+// them first: two rows of the same fingerprint are proved, or not, alike.
 func (g Grant) Fingerprint() Digest {
 	h := sha256.New()
 	field := func(b []byte) {
@@ -170,6 +170,8 @@ func (g Grant) Fingerprint() Digest {
 		h.Write(b)
 	}
 	field([]byte(g.Decision().Text()))
+	field([]byte(g.Contractor))
+	field([]byte(FormatTime(g.RequestedAt)))
 	for _, s := range g.Signatures {
 		field([]byte(s.Signer))
 		field([]byte(FormatTime(s.SignedAt)))
@@ -190,6 +192,7 @@ const (
 	FenceNone    FenceState = "none"    // nothing
 	FenceDue     FenceState = "due"     // approved; the policy is to be written
 	FenceWritten FenceState = "written" // the policy stands
+	FenceClosed  FenceState = "closed"  // the policy allows nothing, and keeps its place until the grant's end
 	FenceRemoved FenceState = "removed" // the policy is gone
 )
 

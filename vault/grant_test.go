@@ -66,22 +66,27 @@ func TestFingerprintSeesEveryPart(t *testing.T) {
 		t.Error("the fingerprint takes in what no signature covers")
 	}
 	for name, change := range map[string]func(*vault.Grant){
-		"terms":          func(g *vault.Grant) { g.MaxRecords++ },
-		"signer":         func(g *vault.Grant) { g.Signatures[0].Signer += "x" },
-		"time":           func(g *vault.Grant) { g.Signatures[0].SignedAt = signedAt.Add(time.Microsecond) },
-		"bytes":          func(g *vault.Grant) { g.Signatures[1].Bytes = []byte("twp") },
-		"chain":          func(g *vault.Grant) { g.Signatures[1].Chain = ann.chain },
-		"chain longer":   func(g *vault.Grant) { g.Signatures[1].Chain = append(bob.chain[:1:1], nil) },
-		"a signature":    func(g *vault.Grant) { g.Signatures = g.Signatures[:1] },
-		"no signatures":  func(g *vault.Grant) { g.Signatures = nil },
-		"order":          func(g *vault.Grant) { g.Signatures[0], g.Signatures[1] = g.Signatures[1], g.Signatures[0] },
-		"moved a border": func(g *vault.Grant) { g.Signatures[0].Bytes = []byte("onet"); g.Signatures[1].Bytes = []byte("wo") },
+		"terms":         func(g *vault.Grant) { g.MaxRecords++ },
+		"signer":        func(g *vault.Grant) { g.Signatures[0].Signer += "x" },
+		"time":          func(g *vault.Grant) { g.Signatures[0].SignedAt = signedAt.Add(time.Microsecond) },
+		"bytes":         func(g *vault.Grant) { g.Signatures[1].Bytes = []byte("twp") },
+		"chain":         func(g *vault.Grant) { g.Signatures[1].Chain = ann.chain },
+		"chain longer":  func(g *vault.Grant) { g.Signatures[1].Chain = append(bob.chain[:1:1], nil) },
+		"a signature":   func(g *vault.Grant) { g.Signatures = g.Signatures[:1] },
+		"no signatures": func(g *vault.Grant) { g.Signatures = nil },
+		"order":         func(g *vault.Grant) { g.Signatures[0], g.Signatures[1] = g.Signatures[1], g.Signatures[0] },
 	} {
 		g := base()
 		change(&g)
 		if g.Fingerprint() == base().Fingerprint() {
 			t.Errorf("%s altered, the fingerprint is the same", name)
 		}
+	}
+	// Where one part ends and the next begins is seen, too.
+	a, b := base(), base()
+	a.Signatures[0].Chain, b.Signatures[0].Chain = [][]byte{[]byte("ab"), []byte("c")}, [][]byte{[]byte("a"), []byte("bc")}
+	if a.Fingerprint() == b.Fingerprint() {
+		t.Error("two chains of the same bytes have one fingerprint")
 	}
 }
 

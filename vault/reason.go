@@ -15,9 +15,18 @@ const (
 	ReasonVaultUnavailable Reason = "VAULT_UNAVAILABLE"
 	// ReasonBlobUnavailable: the ciphertext store did not answer. Try again.
 	ReasonBlobUnavailable Reason = "BLOB_UNAVAILABLE"
+	// ReasonLogRolledBack: the database's log is shorter than it was, or another. Restore the newest database.
+	ReasonLogRolledBack Reason = "LOG_ROLLED_BACK"
 	// ReasonShuttingDown: the daemon is stopping. Try again.
 	ReasonShuttingDown Reason = "SHUTTING_DOWN"
+	// ReasonServerBusy: the service, or the caller, is at its limit of calls under way. Try again in a moment.
+	ReasonServerBusy Reason = "SERVER_BUSY"
 
+	// ReasonNoLease: the node has lost touch with the others, so it releases nothing. Try again.
+	ReasonNoLease Reason = "NO_LEASE"
+
+	// ReasonNotOffered: the process that was asked has another role. Ask the one that has it.
+	ReasonNotOffered Reason = "NOT_OFFERED"
 	// ReasonRoleNotAllowed: this kind of caller may not call this method. Use the right certificate.
 	ReasonRoleNotAllowed Reason = "ROLE_NOT_ALLOWED"
 	// ReasonCallerSuspended: the caller's identity is suspended. Ask an admin.
@@ -35,6 +44,8 @@ const (
 	ReasonRequestIDReused Reason = "REQUEST_ID_REUSED"
 	// ReasonCapturedAtOutOfRange: captured_at is too far from the server's time. Set the device's clock.
 	ReasonCapturedAtOutOfRange Reason = "CAPTURED_AT_OUT_OF_RANGE"
+	// ReasonStoreOvertaken: storing took so long that its key was taken for an orphan. Store the image again.
+	ReasonStoreOvertaken Reason = "STORE_OVERTAKEN"
 
 	// ReasonPurposeUnknown: no purpose of this name is sanctioned.
 	ReasonPurposeUnknown Reason = "PURPOSE_UNKNOWN"

@@ -72,6 +72,8 @@ var eventTypes = []string{
 	string(vault.EventRecordsListed), string(vault.EventRecordReleased), string(vault.EventReleaseUnsent),
 	string(vault.EventReleaseRefused), string(vault.EventKeysRevoked), string(vault.EventKeysRestored),
 	string(vault.EventKeysDestroying), string(vault.EventKeyDestroyed), string(vault.EventVaultCaughtUp),
+	string(vault.EventOrphansQuarantined), string(vault.EventOrphansReturned), string(vault.EventOrphansDestroyed),
+	string(vault.EventRestoreUndone),
 }
 
 // eventJSON writes an event verbatim: no encoder touches its bytes.

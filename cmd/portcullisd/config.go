@@ -26,6 +26,7 @@ import (
 type config struct {
 	Listen      string `koanf:"listen"`
 	TrustDomain string `koanf:"trust_domain"`
+	Roles       string `koanf:"roles"`
 	TLS         struct {
 		Certificate string `koanf:"certificate"`
 		Key         string `koanf:"key"`
@@ -50,8 +51,14 @@ type config struct {
 	Log struct {
 		Level string `koanf:"level"`
 	} `koanf:"log"`
+	Metrics struct {
+		Listen string `koanf:"listen"`
+	} `koanf:"metrics"`
 
-	sweepEvery time.Duration // tests do not wait as long as a service does
+	// Tests do not wait as long as a service does.
+	sweepEvery  time.Duration
+	receiveTime time.Duration // 0: the server's own
+	seams       *seams        // nil outside of tests
 }
 
 // setting describes one key of the configuration.
@@ -60,11 +67,14 @@ type setting struct {
 	help string
 	at   func(*config) any // a pointer to its field
 	path bool              // relative ones count from the file's directory
+	none bool              // may be empty
 }
 
 var settings = []setting{
 	{key: "listen", help: "address to listen on, host:port", at: func(c *config) any { return &c.Listen }},
 	{key: "trust_domain", help: "trust domain of all SPIFFE IDs", at: func(c *config) any { return &c.TrustDomain }},
+	{key: "roles", help: "what this process does, of capture,grants,release,admin: it loads the Vault credentials of these alone",
+		at: func(c *config) any { return &c.Roles }},
 	{key: "tls.certificate", help: "PEM file: the service's certificate, SPIFFE ID spiffe://<trust domain>/portcullisd", path: true,
 		at: func(c *config) any { return &c.TLS.Certificate }},
 	{key: "tls.key", help: "PEM file: its key", path: true, at: func(c *config) any { return &c.TLS.Key }},
@@ -78,6 +88,8 @@ var settings = []setting{
 	{key: "images.max_bytes", help: "largest image taken, in bytes", at: func(c *config) any { return &c.Images.MaxBytes }},
 	{key: "images.max_pixels", help: "largest image taken, in pixels", at: func(c *config) any { return &c.Images.MaxPixels }},
 	{key: "log.level", help: "debug, info, warn or error", at: func(c *config) any { return &c.Log.Level }},
+	{key: "metrics.listen", help: "address of the page of metrics, host:port, plain HTTP: keep it on loopback; none if empty", none: true,
+		at: func(c *config) any { return &c.Metrics.Listen }},
 }
 
 // The limits of images that a configuration may set.
@@ -88,10 +100,24 @@ const (
 	mostPixels       = 500_000_000
 )
 
+// The roles of a process. Each has a credential of its own at Vault, but for release, which
+// has none.
+const (
+	roleCapture = "capture"
+	roleGrants  = "grants"
+	roleRelease = "release"
+	roleAdmin   = "admin"
+)
+
+var allRoles = []string{roleCapture, roleGrants, roleRelease, roleAdmin}
+
+func (c config) roles() []string { return strings.Split(c.Roles, ",") }
+
 // defaultConfig holds what may be left out.
 func defaultConfig() config {
 	var c config
 	c.Listen, c.Vault.Mount, c.Log.Level = "127.0.0.1:8443", "portcullis", "info"
+	c.Roles = strings.Join(allRoles, ",")
 	c.Images.MaxBytes, c.Images.MaxPixels = defaultMaxBytes, defaultMaxPixels
 	c.sweepEvery = sweepEvery
 	return c
@@ -184,8 +210,13 @@ func known(keys []string) error {
 func (c config) check() error {
 	var errs []error
 	for _, s := range settings {
-		if at, ok := s.at(&c).(*string); ok && *at == "" {
+		if at, ok := s.at(&c).(*string); ok && *at == "" && !s.none {
 			errs = append(errs, fmt.Errorf("configuration: %s must not be empty (or %s, or --%s)", s.key, envName(s.key), s.key))
+		}
+	}
+	for _, r := range c.roles() {
+		if c.Roles != "" && !slices.Contains(allRoles, r) {
+			errs = append(errs, fmt.Errorf("configuration: roles: there is no role %q; there are %s", r, strings.Join(allRoles, ",")))
 		}
 	}
 	if c.Images.MaxBytes < 1 || c.Images.MaxBytes > mostBytes {

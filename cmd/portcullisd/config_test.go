@@ -64,6 +64,7 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 		{text: whole, args: []string{"--images.max_bytes", "0"}, want: "images.max_bytes"},
 		{text: whole, args: []string{"--images.max_pixels", "1000000000"}, want: "images.max_pixels"},
 		{text: whole + "log: {level: loud}\n", want: "loud"},
+		{text: whole + "roles: capture,auditor\n", want: `"auditor"`},
 		{text: "listen: [", want: "portcullisd.yaml"},
 		{text: whole + "listen: again\n", want: "portcullisd.yaml"},
 	} {

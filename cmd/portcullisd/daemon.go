@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/portcullis/portcullis/internal/blob"
 	"github.com/portcullis/portcullis/internal/gate"
@@ -43,10 +43,14 @@ type daemon struct {
 	health *health.Server
 	store  *store.Store
 	hc     *hcvault.Server
-	grants *grants.Service
-	breach *breach.Service
+	node   *gate.Node      // nil without the release role
+	grants *grants.Service // nil without the grants and admin roles
+	breach *breach.Service // nil without the admin role
+	stock  *reconciling    // nil without the admin role
 
-	stop    context.CancelFunc // ends the sweeper
+	measuring *measuring
+
+	stop    context.CancelFunc // ends what runs in the background
 	running sync.WaitGroup
 	served  chan error // what Serve returned
 	once    sync.Once
@@ -66,13 +70,11 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	var roles [3]hcvault.AppRole
-	for i, name := range []string{"capture", "grants", "admin"} {
-		if roles[i], err = hcvault.LoadAppRole(cfg.Vault.Credentials, name); err != nil {
-			return nil, err
-		}
+	open := blob.OpenInUse // of a directory that the process with the capture role has made
+	if slices.Contains(cfg.roles(), roleCapture) {
+		open = blob.OpenDir
 	}
-	blobs, err := blob.OpenDir(cfg.Blobs.Path)
+	blobs, err := open(cfg.Blobs.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -88,39 +90,78 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	creds := identity.NewServer(files, cfg.TrustDomain, identity.Options{Refused: func(addr string, err error) {
 		log.Warn("connection refused", "address", addr, "error", err)
 	}})
+	d := &daemon{log: log, lis: lis, store: st, hc: hc, served: make(chan error, 1)}
+	api := server.Config{
+		Facts: st, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
+		Version: version(), MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
+	}
+	if err := d.offer(ctx, cfg, &api, files, creds, blobs); err != nil {
+		return nil, errors.Join(err, lis.Close(), st.Close())
+	}
+	if d.measuring, err = measure(ctx, cfg, log, &api, st); err != nil {
+		return nil, errors.Join(err, lis.Close(), st.Close())
+	}
+	d.grpc, d.health = server.New(api)
+	d.setHealth(false, false) // until it has looked
+	limited := server.Limit(lis, server.MaxConnections, server.MaxConnectionsEach, log)
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
+	d.running.Go(func() { d.watchHealth(background) })
+	d.running.Go(func() { d.sweep(background, cfg.sweepEvery) })
+	if d.stock != nil {
+		d.running.Go(func() { d.stock.Run(background, cfg.sweepEvery) })
+	}
+	if d.node != nil {
+		d.running.Go(func() { d.node.Run(background) })
+	}
+	d.running.Go(func() { d.served <- d.grpc.Serve(limited) })
+	return d, nil
+}
+
+// offer makes the operations of the daemon's roles, each with no more than its credential.
+func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, files *identity.Files, creds *identity.Server, blobs *blob.Dir) (err error) {
 	authority := func() vault.Authority {
 		return vault.Authority{TrustDomain: cfg.TrustDomain, Roots: files.Roots()}
 	}
-	barrier := gate.New(creds.Reset, time.Now)
-	admin := hc.Admin(roles[2])
-	d := &daemon{
-		log: log, lis: lis, store: st, hc: hc, served: make(chan error, 1),
-		grants: &grants.Service{
-			Ledger: grantsLedger{st}, Fences: admin, Tokens: hc.Grants(roles[1]),
-			Gate: barrier, Authority: authority, Log: log,
-		},
-		breach: &breach.Service{
-			Ledger: breachLedger{st}, Keys: admin, Blobs: blobs,
-			Gate: barrier, Authority: authority, Attest: attester{files}, Log: log,
-		},
+	has := func(role string) bool { return slices.Contains(cfg.roles(), role) }
+	credential := func(role string) (a hcvault.AppRole) {
+		if err == nil {
+			a, err = hcvault.LoadAppRole(cfg.Vault.Credentials, role)
+		}
+		return a
 	}
-	d.grpc, d.health = server.New(server.Config{
-		Capture: &capture.Service{
-			Ledger: captureLedger{st}, Keys: hc.Capture(roles[0]), Blobs: blobs,
+	if has(roleRelease) {
+		g := gate.New(creds.Reset, time.Now)
+		if d.node, err = gate.Join(ctx, g, d.store, time.Now, d.log); err != nil {
+			return err
+		}
+		api.Release = &release.Service{Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Authority: authority}
+	}
+	if has(roleCapture) {
+		api.Capture = &capture.Service{
+			Ledger: captureLedger{d.store}, Keys: d.hc.Capture(credential(roleCapture)), Blobs: blobs,
 			Limits: cfg.limits(), Window: capture.DefaultWindow,
-		},
-		Grants: d.grants,
-		Release: &release.Service{
-			Ledger: releaseLedger{st}, Keys: hc.Release(), Blobs: blobs, Gate: barrier, Authority: authority,
-		},
-		Breach: d.breach, Facts: st,
-		Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now, Version: version(), MaxImage: cfg.Images.MaxBytes,
-	})
-	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
-	d.stop = stop
-	d.running.Go(func() { d.sweep(sweeping, cfg.sweepEvery) })
-	d.running.Go(func() { d.served <- d.grpc.Serve(lis) })
-	return d, nil
+		}
+	}
+	barrier := gate.NewNodes(d.store, d.node, time.Now)
+	if has(roleGrants) || has(roleAdmin) {
+		d.grants = &grants.Service{Ledger: grantsLedger{d.store}, Gate: barrier, Authority: authority, Log: d.log}
+		api.Grants = d.grants
+	}
+	if has(roleGrants) {
+		d.grants.Tokens = d.hc.Grants(credential(roleGrants))
+	}
+	if has(roleAdmin) {
+		admin := d.hc.Admin(credential(roleAdmin))
+		d.grants.Fences = admin
+		d.breach = &breach.Service{
+			Ledger: breachLedger{d.store}, Keys: admin, Blobs: blobs,
+			Gate: barrier, Authority: authority, Attest: attester{files}, Log: d.log,
+		}
+		api.Breach = d.breach
+		d.stock = &reconciling{Reconciler: reconciler(d.breach, d.store, admin, blobs, cfg.Blobs.Path), log: d.log}
+	}
+	return err
 }
 
 // Addr is where the daemon listens.
@@ -154,18 +195,27 @@ func (d *daemon) Close() error {
 		d.stop()
 		d.running.Wait()
 		d.hc.Close()
-		d.closed = d.store.Close()
+		d.closed = errors.Join(d.measuring.Close(), d.store.Close())
 	})
 	return d.closed
 }
 
 // sweep gives Vault what it is owed, at once and then regularly.
 func (d *daemon) sweep(ctx context.Context, every time.Duration) {
-	d.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		if err := errors.Join(d.breach.Sweep(ctx), d.grants.Sweep(ctx)); err != nil && ctx.Err() == nil {
+		var err error
+		if d.breach != nil {
+			err = d.breach.Sweep(ctx)
+		}
+		if d.grants != nil {
+			err = errors.Join(err, d.grants.Sweep(ctx))
+		}
+		if d.breach != nil {
+			err = errors.Join(err, d.owed(ctx))
+		}
+		if err != nil && ctx.Err() == nil {
 			d.log.Warn("vault is still owed something; trying again", "error", err)
 		}
 		select {

@@ -297,6 +297,18 @@ func (s *service) atVault(method, path, token string, in any) (int, map[string]a
 	return resp.StatusCode, out
 }
 
+// past decrypts the first record's data key at Vault directly, past the service, and gives
+// Vault's status: 200 when the token opens it.
+func (s *service) past(token vault.Token) int {
+	s.t.Helper()
+	var first, wrapped string
+	noError(s.t, openSQL(s.t, s.cfg.Store.Path).QueryRowContext(s.t.Context(),
+		`SELECT site || '.' || modality || '.' || strftime('%Y%m%d', captured_at / 1000000, 'unixepoch') || '.' || id, wrapped_key
+		FROM records ORDER BY stored_at LIMIT 1`).Scan(&first, &wrapped))
+	status, _ := s.atVault("POST", "portcullis/decrypt/"+first, token.Reveal(), map[string]string{"ciphertext": wrapped})
+	return status
+}
+
 func noError(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

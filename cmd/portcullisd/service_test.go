@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,12 +94,15 @@ func TestStoreApproveOpenRevoke(t *testing.T) {
 
 	// Activating again ends the earlier token.
 	earlier := token
+	if got := s.past(earlier); got != 200 {
+		t.Fatalf("Vault answers %d to the live token", got)
+	}
 	token = s.activate(contractor, grant)
 	open()
 	_, err = contractor.Release.ListRecords(t.Context(), &pb.ListRecordsRequest{Grant: grant, GrantToken: earlier.Reveal()})
 	refused(t, err, vault.ReasonGrantToken)
-	if status, _ := s.atVault("GET", "auth/token/lookup-self", earlier.Reveal(), nil); status != 403 {
-		t.Fatalf("Vault answers %d to the earlier token", status)
+	if got := s.past(earlier); got != 403 {
+		t.Fatalf("Vault answers %d to the earlier token", got)
 	}
 
 	done, err := s.as(alice).Grants.RevokeGrant(t.Context(), &pb.RevokeGrantRequest{Name: grant, Note: "enough"})
@@ -282,6 +286,74 @@ func TestDatabaseEditedByHand(t *testing.T) {
 			}
 		})
 	}
+	t.Run("ended grant revived", func(t *testing.T) {
+		for _, end := range []func(g string) error{
+			func(g string) error {
+				_, err := s.as(alice).Grants.RevokeGrant(t.Context(), &pb.RevokeGrantRequest{Name: g})
+				return err
+			},
+			func(g string) error {
+				_, err := s.as(matcher).Grants.RetireGrant(t.Context(), &pb.RetireGrantRequest{Name: g})
+				return err
+			},
+		} {
+			g, token := s.granted(s.as(matcher), p, 1)
+			noError(t, end(g))
+			s.sql("UPDATE grants SET state = 'approved', fence = 'due' WHERE id = $1", id(g))
+			_, err := s.as(matcher).Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: g})
+			refused(t, err, vault.ReasonGrantRevoked)
+			s.sql("UPDATE grants SET state = 'active', fence = 'written' WHERE id = $1", id(g))
+			again, _ := s.as(matcher).Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: g})
+			for _, open := range []vault.Token{token, vault.Token(again.GetGrantToken())} {
+				if got := s.past(open); got == 200 {
+					t.Fatal("Vault opens under a grant that had ended")
+				}
+			}
+		}
+	})
+	t.Run("what Vault was told forgotten before the end", func(t *testing.T) {
+		c := s.as(matcher)
+		g, token := s.granted(c, p, 1)
+		s.sql("UPDATE grants SET fence = 'removed', accessor = '' WHERE id = $1", id(g))
+		if got := s.past(token); got != 200 {
+			t.Fatalf("Vault answers %d to the live token", got)
+		}
+		done, err := s.as(alice).Grants.RevokeGrant(t.Context(), &pb.RevokeGrantRequest{Name: g})
+		noError(t, err)
+		if got := s.past(token); !done.Barrier.VaultDone || got != 403 {
+			t.Fatalf("after the revocation (%v) Vault answers %d", done.Barrier, got)
+		}
+	})
+	t.Run("fewer approvals wanted", func(t *testing.T) {
+		g, err := s.request(s.as(matcher), p, 1)
+		noError(t, err)
+		s.sql("UPDATE grants SET approvals = 1 WHERE id = $1", id(g.Name))
+		_, err = s.as(alice).Approve(t.Context(), g.Name, yes)
+		refused(t, err, vault.ReasonApprovalsMissing)
+	})
+	t.Run("keys restored and destroyed", func(t *testing.T) {
+		events := s.events("record.stored")
+		one := events[0].Stored
+		_, err := s.as(alice).Admin.RevokeKeys(t.Context(), &pb.RevokeKeysRequest{Selection: &pb.Selection{Record: "records/" + one.Record}})
+		noError(t, err)
+		for _, state := range []string{"restoring", "destroying"} {
+			s.sql("UPDATE records SET key_state = $1 WHERE id = $2", state, one.Record)
+			if err := s.daemon.breach.Sweep(t.Context()); vault.ReasonOf(err) != vault.ReasonDecisionTampered {
+				t.Errorf("%s: the sweep says %v", state, err)
+			}
+			status, key := s.atVault("GET", "portcullis/keys/"+one.KeyName, s.vault.RootToken(), nil)
+			if status != 200 || fmt.Sprint(key["data"].(map[string]any)["min_decryption_version"]) == "1" {
+				t.Errorf("%s: Vault says %d, %v", state, status, key)
+			}
+		}
+		s.sql("UPDATE records SET key_state = 'revoked' WHERE id = $1", one.Record)
+	})
+	t.Run("contractor reinstated", func(t *testing.T) {
+		s.sql("UPDATE contractors SET epoch = 2")
+		_, err := s.request(s.as(matcher), p, 1)
+		refused(t, err, vault.ReasonDecisionTampered)
+		s.sql("UPDATE contractors SET epoch = 1")
+	})
 	t.Run("purpose widened", func(t *testing.T) {
 		s.sql(`UPDATE purposes SET body = REPLACE(body, '"plate"', '"face","plate"')`)
 		req := s.requestFor(p, 1)
@@ -347,6 +419,9 @@ func TestSuspend(t *testing.T) {
 	grant, token := s.granted(contractor, p, 10)
 	handles := s.handles(contractor, grant, token)
 
+	if got := s.past(token); got != 200 {
+		t.Fatalf("Vault answers %d to the live token", got)
+	}
 	noError(t, s.vault.Seal(t.Context()))
 	done, err := s.as(alice).Admin.SuspendContractor(t.Context(), &pb.SuspendContractorRequest{Name: "contractors/" + devOrg, Note: "incident"})
 	noError(t, err)
@@ -365,8 +440,8 @@ func TestSuspend(t *testing.T) {
 
 	noError(t, s.vault.Unseal(t.Context()))
 	wait(t, "Vault has disabled the contractor", func() bool { return len(s.events("vault.caught_up")) > 0 })
-	if status, _ := s.atVault("GET", "auth/token/lookup-self", token.Reveal(), nil); status != 403 {
-		t.Fatalf("Vault answers %d to a suspended contractor's token", status)
+	if got := s.past(token); got != 403 {
+		t.Fatalf("Vault answers %d to a suspended contractor's token", got)
 	}
 	for _, admin := range []string{alice, bob} {
 		_, err = s.as(admin).ApplyContractor(t.Context(), vault.Contractor{Name: devOrg, Title: "an example"})
@@ -507,8 +582,8 @@ func TestKeysWhileVaultIsAway(t *testing.T) {
 	s.restart()
 	noError(t, s.vault.Restart(t.Context()))
 	wait(t, "Vault has caught up with both", func() bool { return len(s.events("vault.caught_up")) == 2 })
-	if status, _ := s.atVault("GET", "auth/token/lookup-self", token.Reveal(), nil); status != 403 {
-		t.Fatalf("Vault answers %d to a revoked grant's token", status)
+	if got := s.past(token); got != 403 {
+		t.Fatalf("Vault answers %d to a revoked grant's token", got)
 	}
 	_, err = s.as(alice).RestoreKeys(t.Context(), vault.Selection{Record: parseID(t, records[0])}, func(*pb.Decision) error { return nil })
 	noError(t, err)

@@ -4,6 +4,7 @@ package gate
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/portcullis/portcullis/vault"
@@ -25,6 +26,7 @@ const (
 type Gate struct {
 	reset func(match func(vault.Caller) bool) int
 	clock func() time.Time
+	lease atomic.Pointer[int64] // until when this node may release; nil if it is no node
 
 	mu      sync.Mutex
 	sending map[*send]struct{}
@@ -57,6 +59,9 @@ func (g *Gate) Enter(rel vault.Release) (leave func(), err error) {
 	defer g.mu.Unlock()
 	now := g.clock()
 	g.forget(now)
+	if !leased(&g.lease, now) {
+		return nil, vault.E(vault.Unavailable, vault.ReasonNoLease, "this node may not release at the moment; try again")
+	}
 	if now.Sub(rel.At) > stale {
 		return nil, vault.E(vault.Unavailable, vault.ReasonAccessEnded, "opening the image took too long; try again")
 	}

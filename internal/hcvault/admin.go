@@ -18,11 +18,24 @@ type Admin struct{ session *session }
 func (s *Server) Admin(a AppRole) *Admin { return &Admin{&session{srv: s, role: a}} }
 
 // WriteFence lets tokens of the grant decrypt by keys whose names have these prefixes, 256 at most, and do nothing
-// else. It is durable on return and replaces an earlier fence of the grant.
+// else. It is durable on return and replaces an earlier fence of the grant. After [Admin.CloseFence] it is refused:
+// State GRANT_REVOKED.
 func (a *Admin) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
 	policy, err := a.session.srv.fence(keyPrefixes)
 	if err != nil {
 		return err
+	}
+	var known struct {
+		Data struct {
+			Policy string `json:"policy"`
+		} `json:"data"`
+	}
+	err = a.session.do(ctx, http.MethodGet, "sys/policies/acl/"+fenceName(grant), nil, &known)
+	if err != nil && transport.Status(err) != http.StatusNotFound {
+		return translate("read the fence of grant "+grant.String(), err)
+	}
+	if known.Data.Policy == closedFence {
+		return vault.E(vault.State, vault.ReasonGrantRevoked, "Vault knows grant %s as ended", grant)
 	}
 	err = a.session.do(ctx, http.MethodPut, "sys/policies/acl/"+fenceName(grant), map[string]string{"policy": policy}, nil)
 	return translate("write the fence of grant "+grant.String(), err)
@@ -43,6 +56,16 @@ func (s *Server) fence(prefixes []string) (string, error) {
 			s.path("decrypt", p+"*"))
 	}
 	return b.String(), nil
+}
+
+// closedFence is a policy that allows nothing, and says that its grant has ended.
+const closedFence = "# ended\n"
+
+// CloseFence takes the power away from all tokens of the grant, at the next call, and keeps Vault from ever giving it
+// again: what the database says later does not revive the grant. Idempotent, and durable on return.
+func (a *Admin) CloseFence(ctx context.Context, grant vault.ID) error {
+	err := a.session.do(ctx, http.MethodPut, "sys/policies/acl/"+fenceName(grant), map[string]string{"policy": closedFence}, nil)
+	return translate("close the fence of grant "+grant.String(), err)
 }
 
 // DeleteFence takes all rights from the grant's tokens, from their next call on, also from tokens that nobody

@@ -98,5 +98,9 @@ func (g *Grants) RevokeToken(ctx context.Context, accessor string) error {
 		return vault.InvalidField("accessor", "must not be empty")
 	}
 	err := g.session.do(ctx, http.MethodPost, "auth/token/revoke-accessor", map[string]string{"accessor": accessor}, nil)
+	var refused *transport.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusBadRequest && refused.Says("token not found") {
+		return nil // somebody else ends it at this moment
+	}
 	return translate("revoke a grant token", err)
 }

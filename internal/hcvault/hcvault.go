@@ -38,6 +38,7 @@ type Config struct {
 // Server is one Vault. It holds no credential. Safe for concurrent use, as are all types that it makes.
 type Server struct {
 	calls *transport.Client
+	probe *transport.Client // of Health: its one connection does not wait behind the work
 	mount string
 
 	now    func() time.Time
@@ -68,7 +69,11 @@ func Dial(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{calls: c, mount: cfg.Mount, now: time.Now}
+	probe, err := transport.New(transport.Config{Addr: cfg.Addr, CAFile: cfg.CAFile, Timeout: probeTimeout, Conns: 1})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{calls: c, probe: probe, mount: cfg.Mount, now: time.Now}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -78,6 +83,21 @@ func (s *Server) Close() {
 	s.cancel()
 	s.logins.Wait()
 	s.calls.Close()
+	s.probe.Close()
+}
+
+// probeTimeout bounds one look at Vault's health. An open Vault answers in about a millisecond.
+const probeTimeout = 2 * time.Second
+
+// Health says whether Vault takes calls: nil, or Unavailable when it is sealed, not initialised or does not answer.
+// It shows no credential and changes nothing. A standby counts as healthy, for it leads to the active one.
+func (s *Server) Health(ctx context.Context) error {
+	err := s.probe.Do(ctx, "", http.MethodGet, "sys/health", nil, nil)
+	switch transport.Status(err) {
+	case http.StatusTooManyRequests, 473: // a standby, a performance standby
+		return nil
+	}
+	return translate("look at Vault's health", err)
 }
 
 // translate gives an error of Vault its kind. what says what was tried; it goes to the log alone.

@@ -47,6 +47,7 @@ type Server struct {
 	src         *Files
 	trustDomain string
 	opts        Options
+	shaking     handshakes
 
 	last  atomic.Uint64 // number of the newest connection
 	mu    sync.Mutex
@@ -156,6 +157,11 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 	if !ok {
 		return nil, Info{}, fmt.Errorf("admit connection: a %T can not be reset; only TCP connections can", raw)
 	}
+	end, err := s.shaking.begin(raw.RemoteAddr())
+	if err != nil {
+		return nil, Info{}, err
+	}
+	defer end()
 	// It stays after the handshake, for the client's first HTTP/2 frames; grpc lifts it then.
 	if err := raw.SetDeadline(time.Now().Add(s.opts.Handshake)); err != nil {
 		return nil, Info{}, fmt.Errorf("admit connection: %w", err)
@@ -164,7 +170,7 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 		return nil, Info{}, fmt.Errorf("admit connection: %w", err)
 	}
 	c := &conn{raw: sock, server: s}
-	var end time.Time
+	var until time.Time
 	c.Conn = tls.Server(raw, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		MaxVersion:             tls.VersionTLS13,
@@ -174,12 +180,12 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 		SessionTicketsDisabled: true,                     // a resumed session would skip checks
 		VerifyConnection: func(state tls.ConnectionState) error {
 			roots := s.src.Roots()
-			caller, until, err := verifyPeer(state, roots, s.trustDomain, s.opts.Now())
+			caller, end, err := verifyPeer(state, roots, s.trustDomain, s.opts.Now())
 			if err != nil {
 				return err
 			}
-			c.caller, c.presented, end = caller, state.PeerCertificates, until
-			c.standing.Store(&standing{roots: roots, until: until})
+			c.caller, c.presented, until = caller, state.PeerCertificates, end
+			c.standing.Store(&standing{roots: roots, until: end})
 			return nil
 		},
 	})
@@ -196,7 +202,7 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 	s.mu.Unlock()
 	return c, Info{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-		Caller:         c.caller, NotAfter: end, conn: c,
+		Caller:         c.caller, NotAfter: until, conn: c,
 	}, nil
 }
 

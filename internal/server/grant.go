@@ -72,6 +72,9 @@ func (s *grantAPI) GetGrant(ctx context.Context, req *pb.GetGrantRequest) (*pb.G
 	return out, nil
 }
 
+// maxStates is the most states that a filter names: there are seven.
+const maxStates = 8
+
 // ListGrants lists grants; a contractor sees its own.
 func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*pb.ListGrantsResponse, error) {
 	c, err := s.caller(ctx)
@@ -87,6 +90,9 @@ func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*
 		if before, err = vault.ParseID("page_token", req.PageToken); err != nil {
 			return nil, err
 		}
+	}
+	if len(req.States) > maxStates {
+		return nil, vault.InvalidField("states", "names %d; at most %d are allowed", len(req.States), maxStates)
 	}
 	var states []vault.GrantState
 	for _, st := range req.States {

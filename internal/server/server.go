@@ -43,12 +43,13 @@ type Facts interface {
 	Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, size int64, err error)
 }
 
-// Config is what a server is made of. All of its fields are wanted.
+// Config is what a server is made of. The services that a process does not offer are nil;
+// all else is wanted.
 type Config struct {
 	Capture *capture.Service
-	Grants  *grants.Service
+	Grants  *grants.Service // with Tokens: what contractors call; with Fences: what admins call
 	Release *release.Service
-	Breach  *breach.Service
+	Breach  *breach.Service // audit comes with it
 	Facts   Facts
 
 	Credentials credentials.TransportCredentials
@@ -61,45 +62,54 @@ type Config struct {
 	Version string
 	// MaxImage is the largest image taken, in bytes.
 	MaxImage int64
+	// Measures may be empty.
+	Measures Measures
+	// ReceiveTime is how long a request may take to arrive; 0 means two minutes.
+	ReceiveTime time.Duration
 }
-
-// The server's limits, in place of grpc's own, which are none.
-const (
-	maxStreams    = 256       // calls at once on one connection
-	maxHeaders    = 16 << 10  // bytes of a call's headers
-	maxOverhead   = 256 << 10 // bytes of a request besides the image
-	windowSize    = 256 << 10 // bytes a client may have on its way in a call
-	connWindow    = 16 << 20  // and on a connection
-	writeBuffer   = 32 << 10  // bytes gathered before a write
-	idle          = 30 * time.Minute
-	keepaliveTime = time.Minute
-	keepaliveWait = 20 * time.Second
-)
 
 // New makes the gRPC server with all services. Serve and stop it as any.
 func New(cfg Config) (*grpc.Server, *health.Server) {
-	a := &api{Config: cfg}
+	if cfg.ReceiveTime <= 0 {
+		cfg.ReceiveTime = receiveTime
+	}
+	largest := largestMessage(cfg.MaxImage)
+	a := &api{
+		Config:   cfg,
+		requests: newBudget(requestBudget, largest, busyAfter),
+		fetches:  newBudget(fetchBudget, 2*cfg.MaxImage, busyAfter),
+	}
 	s := grpc.NewServer(
 		grpc.Creds(cfg.Credentials),
-		grpc.ChainUnaryInterceptor(a.unary),
+		grpc.InTapHandle(a.tap),
+		cfg.Measures.option(),
+		grpc.ChainUnaryInterceptor(unadmitted), // there are none: see early
 		grpc.ChainStreamInterceptor(a.stream),
-		grpc.MaxRecvMsgSize(int(min(cfg.MaxImage+maxOverhead, math.MaxInt32))),
+		grpc.MaxRecvMsgSize(int(min(largest, math.MaxInt32))),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.InitialWindowSize(windowSize),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.WriteBufferSize(writeBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: keepaliveTime, Timeout: keepaliveWait}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
 	)
-	pb.RegisterCaptureServiceServer(s, &captureAPI{api: a})
-	pb.RegisterGrantServiceServer(s, &grantAPI{api: a})
-	pb.RegisterReleaseServiceServer(s, &releaseAPI{api: a})
-	pb.RegisterAdminServiceServer(s, &adminAPI{api: a})
-	pb.RegisterAuditServiceServer(s, &auditAPI{api: a})
-	pb.RegisterIdentityServiceServer(s, &identityAPI{api: a})
+	if cfg.Capture != nil {
+		pb.RegisterCaptureServiceServer(early{s}, &captureAPI{api: a})
+	}
+	if cfg.Release != nil {
+		pb.RegisterReleaseServiceServer(early{s}, &releaseAPI{api: a})
+	}
+	if cfg.Grants != nil {
+		pb.RegisterGrantServiceServer(early{s}, &grantAPI{api: a})
+	}
+	if cfg.Breach != nil {
+		pb.RegisterAdminServiceServer(early{s}, &adminAPI{api: a})
+		pb.RegisterAuditServiceServer(early{s}, &auditAPI{api: a})
+	}
+	pb.RegisterIdentityServiceServer(early{s}, &identityAPI{api: a})
 	h := health.NewServer()
-	healthpb.RegisterHealthServer(s, h)
+	healthpb.RegisterHealthServer(early{s}, h)
 	return s, h
 }
 
@@ -142,6 +152,9 @@ var powers = map[string][]vault.Role{
 type api struct {
 	Config
 	refusals refusals
+
+	calls             count
+	requests, fetches *budget
 }
 
 // admit says who is calling, if the caller may call the method now.
@@ -149,6 +162,9 @@ func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
 	c, err := a.Config.Caller(ctx)
 	if err != nil {
 		return c, err
+	}
+	if !a.offers(method) {
+		return c, vault.E(vault.NotOffered, vault.ReasonNotOffered, "this process does not offer %s; ask the one with the role", method)
 	}
 	if !slices.Contains(powers[method], c.Role) {
 		err = vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "%s may not call %s: it is for %s", c.ID, method, roles(powers[method]))
@@ -159,6 +175,18 @@ func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
 		a.refused(ctx, c, method, err)
 	}
 	return c, err
+}
+
+// offers says whether this process has the credential that a method of grants needs: admins'
+// methods write policies, contractors' mint and end tokens.
+func (a *api) offers(method string) bool {
+	switch method {
+	case pb.GrantService_ApproveGrant_FullMethodName, pb.GrantService_DenyGrant_FullMethodName, pb.GrantService_RevokeGrant_FullMethodName:
+		return a.Grants.Fences != nil
+	case pb.GrantService_RequestGrant_FullMethodName, pb.GrantService_ActivateGrant_FullMethodName, pb.GrantService_RetireGrant_FullMethodName:
+		return a.Grants.Tokens != nil
+	}
+	return true
 }
 
 func roles(in []vault.Role) string {
@@ -172,20 +200,15 @@ func roles(in []vault.Role) string {
 	return strings.Join(out, ", ")
 }
 
-func (a *api) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = a.finish(ctx, info.FullMethod, err, recover()) }()
-	if _, err := a.admit(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return next(ctx, req)
-}
-
 func (a *api) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() { err = a.finish(ss.Context(), info.FullMethod, err, recover()) }()
-	if _, err := a.admit(ss.Context(), info.FullMethod); err != nil {
+	c, err := a.admit(ss.Context(), info.FullMethod)
+	if err != nil {
 		return err
 	}
-	return next(srv, ss)
+	in := &incoming{ServerStream: ss, api: a, caller: c, method: info.FullMethod}
+	defer in.done()
+	return next(srv, in)
 }
 
 // finish turns what came of a call into its status. A panic ends the call, not the daemon;
@@ -195,6 +218,7 @@ func (a *api) finish(ctx context.Context, method string, err error, panicked any
 		a.Log.ErrorContext(ctx, "panic in a call", "method", method, "type", fmt.Sprintf("%T", panicked), "stack", string(debug.Stack()))
 		err = vault.E(vault.Internal, vault.ReasonInternal, "internal error")
 	}
+	a.ended(ctx, err)
 	return toStatus(ctx, a.Log, method, err)
 }
 

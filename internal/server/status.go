@@ -8,6 +8,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -26,6 +28,7 @@ var kinds = map[vault.Kind]codes.Code{
 	vault.Conflict:    codes.Aborted,
 	vault.DataLoss:    codes.DataLoss,
 	vault.Unavailable: codes.Unavailable,
+	vault.NotOffered:  codes.Unimplemented,
 }
 
 // toStatus is the only place where an error becomes a status. What a caller may know goes
@@ -56,7 +59,11 @@ func toStatus(ctx context.Context, log *slog.Logger, method string, err error) e
 	s := status.New(kinds[e.Kind], e.Message)
 	info := &errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain}
 	if len(e.Fields) == 0 {
-		if with, err := s.WithDetails(info); err == nil {
+		details := []protoadapt.MessageV1{info}
+		if e.Reason == vault.ReasonServerBusy {
+			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+		}
+		if with, err := s.WithDetails(details...); err == nil {
 			s = with
 		}
 		return s.Err()

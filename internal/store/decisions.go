@@ -79,9 +79,18 @@ func (t *Tx) SetEffective(id vault.ID) error {
 }
 
 // Purpose gives the newest version of a purpose, and the decision that sanctioned it.
-func (t *Tx) Purpose(name string) (p vault.Purpose, d vault.Decision, sigs []vault.Signature, err error) {
+func (t *Tx) Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error) {
+	return t.purpose(name, "ORDER BY version DESC LIMIT 1")
+}
+
+// PurposeVersion gives one version of a purpose, and the decision that sanctioned it.
+func (t *Tx) PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error) {
+	return t.purpose(name, "AND version = $2", version)
+}
+
+func (t *Tx) purpose(name, which string, args ...any) (p vault.Purpose, d vault.Decision, sigs []vault.Signature, err error) {
 	var body, decision string
-	found, err := t.get("SELECT body, decision_id FROM purposes WHERE name = $1 ORDER BY version DESC LIMIT 1", []any{name}, &body, &decision)
+	found, err := t.get("SELECT body, decision_id FROM purposes WHERE name = $1 "+which, append([]any{name}, args...), &body, &decision)
 	if err != nil {
 		return p, d, nil, err
 	}
@@ -145,6 +154,16 @@ func (t *Tx) Contractor(name string) (vault.Contractor, error) {
 		return vault.Contractor{}, vault.E(vault.NotFound, vault.ReasonContractorUnknown, "contractor %q is not admitted", name)
 	}
 	return found[0], nil
+}
+
+// ContractorDecision gives the decision that admitted a contractor in its epoch.
+func (t *Tx) ContractorDecision(name string) (vault.Decision, []vault.Signature, error) {
+	var id string
+	if _, err := t.get("SELECT decision_id FROM contractors WHERE name = $1", []any{name}, &id); err != nil {
+		return vault.Decision{}, nil, err
+	}
+	d, err := t.decision("id = $1", id)
+	return d.Decision, d.Signatures, err
 }
 
 // Contractors gives all contractors, by name.

@@ -126,19 +126,36 @@ func (t *Tx) SetFenceState(id vault.ID, s vault.FenceState) error {
 	return t.exec("UPDATE grants SET fence = $1 WHERE id = $2", string(s), id.String())
 }
 
-// FencesDue gives grants whose fence is to be written or, once they have ended, removed.
-func (t *Tx) FencesDue(now time.Time, most int) (out []vault.ID, err error) {
-	err = t.each(`SELECT id FROM grants WHERE fence = 'due'
-		OR (fence = 'written' AND (ends <= $1 OR state IN ('denied', 'retired', 'revoked'))) LIMIT $2`,
-		[]any{micros(now), most}, func(scan func(...any) error) error {
-			var text string
-			if err := scan(&text); err != nil {
-				return err
-			}
-			id, err := rowID(text)
-			out = append(out, id)
+// DropAccessor forgets the accessor of a token that ended.
+func (t *Tx) DropAccessor(id vault.ID, accessor string) error {
+	return t.exec("UPDATE grants SET accessor = '' WHERE id = $1 AND accessor = $2", id.String(), accessor)
+}
+
+// TokensDue gives ended grants whose newest token Vault has still to end, in a random order,
+// as FencesDue does.
+func (t *Tx) TokensDue(now time.Time, most int) ([]vault.ID, error) {
+	return t.grantIDs(`SELECT id FROM grants WHERE accessor <> ''
+		AND (ends <= $1 OR state IN ('denied', 'retired', 'revoked')) ORDER BY RANDOM() LIMIT $2`, micros(now), most)
+}
+
+// FencesDue gives grants whose fence is to be written or, once they have ended, removed. The
+// order is random: some that fail each time must not keep the others from their turn.
+func (t *Tx) FencesDue(now time.Time, most int) ([]vault.ID, error) {
+	return t.grantIDs(`SELECT id FROM grants WHERE fence = 'due'
+		OR (fence = 'written' AND (ends <= $1 OR state IN ('denied', 'retired', 'revoked')))
+		OR (fence = 'closed' AND ends <= $1) ORDER BY RANDOM() LIMIT $2`, micros(now), most)
+}
+
+func (t *Tx) grantIDs(query string, args ...any) (out []vault.ID, err error) {
+	err = t.each(query, args, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
 			return err
-		})
+		}
+		id, err := rowID(text)
+		out = append(out, id)
+		return err
+	})
 	return out, err
 }
 

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"time"
+
 	"github.com/google/uuid"
 
 	"github.com/portcullis/portcullis/vault"
@@ -49,8 +51,12 @@ func rowID(text string) (vault.ID, error) {
 	return id, nil
 }
 
-// AddRecord adds a record.
+// AddRecord adds a record. One whose blob or key was put into quarantine meanwhile is
+// refused, so that nothing is acknowledged that does not open.
 func (t *Tx) AddRecord(r vault.Record) error {
+	if err := t.notQuarantined(r.ID); err != nil {
+		return err
+	}
 	return t.exec("INSERT INTO records ("+recordColumns+") VALUES ("+marks(1, 15)+")",
 		r.ID.String(), r.Site, r.Lane, string(r.Modality), micros(r.CapturedAt), idText(r.CrossingID), r.ContentType,
 		r.Orientation, r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key))
@@ -157,12 +163,30 @@ func (t *Tx) Select(s vault.Selection, most int, states ...vault.KeyState) (out 
 // SetKeyState moves a record's key to a state if it is in one of those from, and says
 // whether it was.
 func (t *Tx) SetKeyState(id vault.ID, to vault.KeyState, from ...vault.KeyState) (bool, error) {
-	args := []any{string(to), id.String()}
+	args := []any{string(to), id.String(), micros(t.now)}
 	for _, k := range from {
 		args = append(args, string(k))
 	}
-	n, err := t.changed("UPDATE records SET key_state = $1 WHERE id = $2 AND key_state IN ("+marks(3, len(from))+")", args...)
+	n, err := t.changed(`UPDATE records SET key_state = $1, revoked_at = CASE WHEN $1 = 'revoking' THEN $3 ELSE revoked_at END
+		WHERE id = $2 AND key_state IN (`+marks(4, len(from))+")", args...)
 	return n == 1, err
+}
+
+// SetKeyDecision keeps which decision restores or destroys a record's key.
+func (t *Tx) SetKeyDecision(id, decision vault.ID) error {
+	return t.exec("UPDATE records SET key_decision = $1 WHERE id = $2", decision.String(), id.String())
+}
+
+// KeyDecision gives the decision that restores or destroys a record's key, zero if there is
+// none, and when the key was revoked last.
+func (t *Tx) KeyDecision(id vault.ID) (decision vault.ID, revoked time.Time, err error) {
+	var text string
+	var at int64
+	if _, err := t.get("SELECT key_decision, revoked_at FROM records WHERE id = $1", []any{id.String()}, &text, &at); err != nil || text == "" {
+		return decision, moment(at), err
+	}
+	decision, err = rowID(text)
+	return decision, moment(at), err
 }
 
 // DestroyRecord forgets the wrapped key of a record.

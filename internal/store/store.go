@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -41,6 +42,8 @@ type Store struct {
 	quit  chan struct{}
 	done  sync.WaitGroup
 	once  sync.Once
+
+	observe atomic.Pointer[func(operations int, took time.Duration)]
 }
 
 // op is one caller's part of a transaction.
@@ -156,6 +159,10 @@ func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
 	return fn(&Tx{ctx: ctx, sql: tx, now: vault.Micro(s.clock())})
 }
 
+// Observe lets fn hear of each transaction that writes: how many operations shared it and how
+// long it took. fn must not block, for the operations wait for it.
+func (s *Store) Observe(fn func(operations int, took time.Duration)) { s.observe.Store(&fn) }
+
 // commit is the one writer: it takes what operations are waiting and commits them together.
 func (s *Store) commit() {
 	for {
@@ -174,10 +181,14 @@ func (s *Store) commit() {
 				more = false
 			}
 		}
+		start := time.Now()
 		if err := s.commitBatch(batch); err != nil {
 			for _, o := range batch {
 				o.last, o.err = -1, away(err)
 			}
+		}
+		if fn := s.observe.Load(); fn != nil {
+			(*fn)(len(batch), time.Since(start))
 		}
 		for _, o := range batch {
 			close(o.done)
@@ -202,7 +213,7 @@ func (s *Store) commitBatch(batch []*op) error {
 		if o.err != nil {
 			continue
 		}
-		tx.events = nil
+		tx.events, tx.before = nil, len(events)
 		if err := tx.exec("SAVEPOINT op"); err != nil {
 			return err
 		}
@@ -234,10 +245,11 @@ func (s *Store) commitBatch(batch []*op) error {
 }
 
 // run turns a panic of one operation into its error, so that it does not take the writer down.
+// The panic's value may hold a secret, so the error tells its type alone.
 func run(tx *Tx, fn func(*Tx) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = vault.E(vault.Internal, vault.ReasonInternal, "internal error").Because(fmt.Errorf("panic in a transaction: %v", r))
+			err = vault.E(vault.Internal, vault.ReasonInternal, "internal error").Because(fmt.Errorf("panic in a transaction: %T", r))
 		}
 	}()
 	return fn(tx)

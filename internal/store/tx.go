@@ -19,6 +19,7 @@ type Tx struct {
 	now      time.Time
 	writable bool
 	events   []entry // appended by the operation under way
+	before   int     // events of the operations before it in the transaction
 }
 
 // entry is one event on its way into the log.
@@ -80,6 +81,12 @@ func (t *Tx) Append(e vault.Event) error {
 	}
 	t.events = append(t.events, entry{kind: string(e.Type), body: body})
 	return nil
+}
+
+// Size is the index of the next event.
+func (t *Tx) Size() (size int64, err error) {
+	_, err = t.get("SELECT next FROM log_counter WHERE one = 1", nil, &size)
+	return size + int64(t.before+len(t.events)), err
 }
 
 // flush writes the events of a transaction and raises the counter, last of all.

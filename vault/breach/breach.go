@@ -71,6 +71,10 @@ type Tx interface {
 	// SetKeyState moves a record's key to a state if it is in one of those from, and says
 	// whether it was.
 	SetKeyState(id vault.ID, to vault.KeyState, from ...vault.KeyState) (bool, error)
+	// SetKeyDecision keeps which decision restores or destroys a record's key.
+	SetKeyDecision(id, decision vault.ID) error
+	// KeyDecision gives that decision, zero if there is none, and when the key was revoked last.
+	KeyDecision(id vault.ID) (decision vault.ID, revoked time.Time, err error)
 	// DestroyRecord forgets the wrapped key of a record.
 	DestroyRecord(id vault.ID) error
 	// Grantees gives the workloads that opened any of the records.
@@ -78,6 +82,8 @@ type Tx interface {
 	// KeysDue gives records whose keys are revoking, restoring or destroying.
 	KeysDue(after vault.ID, most int) ([]vault.Record, error)
 
+	// Size is the index of the next event.
+	Size() (int64, error)
 	Append(e vault.Event) error
 }
 
@@ -121,7 +127,9 @@ func (s *Service) Suspend(ctx context.Context, c vault.Caller, name, note string
 	if err := vault.CheckText("note", note, maxNote, true); err != nil {
 		return out, err
 	}
+	var size int64
 	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		size = -1
 		if err := tx.Standing(c); err != nil {
 			return err
 		}
@@ -129,8 +137,10 @@ func (s *Service) Suspend(ctx context.Context, c vault.Caller, name, note string
 			return err
 		}
 		if out.Contractor.Suspended {
+			// Suspended already: the barrier below holds for whatever was authorized till now.
 			out.Grants = 0
-			return nil // the barrier below still holds for what is under way
+			size, err = tx.Size()
+			return err
 		}
 		if out.Grants, err = tx.SuspendContractor(name); err != nil {
 			return err
@@ -145,7 +155,7 @@ func (s *Service) Suspend(ctx context.Context, c vault.Caller, name, note string
 	}
 	// The suspension is durable: from here on nothing may hinder it, not even the caller leaving.
 	ctx = context.WithoutCancel(ctx)
-	if out.Barrier, err = s.Gate.End(ctx, vault.Ending{Index: index, Contractor: name}); err != nil {
+	if out.Barrier, err = s.Gate.End(ctx, vault.Ending{Index: max(index, size), Contractor: name}); err != nil {
 		return out, err
 	}
 	if err := s.disable(ctx, out.Contractor); err != nil {

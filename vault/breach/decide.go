@@ -66,12 +66,12 @@ func (s *Service) draftPurpose(tx Tx, p vault.Purpose) (d vault.Proposal, err er
 	if err := p.Check(); err != nil {
 		return d, err
 	}
-	known, _, _, err := tx.Purpose(p.Name)
+	known, signed, sigs, err := tx.Purpose(p.Name)
 	if err != nil && vault.KindOf(err) != vault.NotFound {
 		return d, err
 	}
 	p.Version = known.Version
-	if err == nil && p.Text() == known.Text() {
+	if err == nil && p.Text() == known.Text() && s.Authority().Sanctioned(known, signed, sigs) == nil {
 		return d, vault.E(vault.Exists, vault.ReasonUnchanged, "purpose %s is in force as it stands here, version %d", p.Name, p.Version)
 	}
 	p.Version++
@@ -150,7 +150,7 @@ func oneOf(states []vault.KeyState) string {
 // keysBody is what admins sign: how the records were chosen, how many they are, and the
 // hash of their list.
 func keysBody(sel vault.Selection, ids []vault.ID) string {
-	return sel.Text() + fmt.Sprintf("records: %d\nrecords_digest: %s\n", len(ids), vault.DigestOfIDs(ids))
+	return sel.Text() + keysLines(ids)
 }
 
 // Sign adds an admin's signature to a decision. With the last one needed the decision is
@@ -234,8 +234,8 @@ func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, e
 		e.Contractor, e.Epoch, e.Decision = org.Name, org.Epoch, d.Facts()
 		return nil, errors.Join(tx.PutContractor(org, d.ID), tx.Append(e))
 	case vault.RestoreKeys, vault.DestroyKeys:
-		var ids []vault.ID
-		if err := json.Unmarshal(d.Payload, &ids); err != nil || !strings.HasSuffix(d.Body, fmt.Sprintf("records: %d\nrecords_digest: %s\n", len(ids), vault.DigestOfIDs(ids))) {
+		ids, err := decidedKeys(d)
+		if err != nil {
 			return nil, tampered(err)
 		}
 		to, as := vault.KeyRestoring, vault.EventKeysRestored
@@ -244,9 +244,21 @@ func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, e
 			to, as = vault.KeyDestroying, vault.EventKeysDestroying
 			from = append(from, vault.KeyActive, vault.KeyRestoring)
 		}
+		proposed := d.Expires.Add(-vault.DecisionTTL)
+		for _, id := range ids {
+			// What was revoked anew since was revoked for a reason that the signers did not know.
+			if _, revoked, err := tx.KeyDecision(id); err != nil || (d.Kind == vault.RestoreKeys && revoked.After(proposed)) {
+				return nil, errors.Join(changed(), err)
+			}
+		}
 		moved, err := move(tx, ids, to, from...)
 		if err != nil {
 			return nil, err
+		}
+		for _, id := range moved {
+			if err := tx.SetKeyDecision(id, d.ID); err != nil {
+				return nil, err
+			}
 		}
 		e := vault.NewEvent(as, c, tx.Now())
 		e.Decision = d.Facts()

@@ -36,25 +36,32 @@ func (s *Service) Revoke(ctx context.Context, c vault.Caller, sel vault.Selectio
 		return nil, err
 	}
 	var ids []vault.ID
-	index, err := s.Ledger.Update(ctx, func(tx Tx) error {
+	var size int64
+	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		size = -1
 		if err := tx.Standing(c); err != nil {
 			return err
 		}
-		chosen, err := choose(tx, sel, vault.KeyActive, vault.KeyRestoring, vault.KeyRevoking)
+		// Those that are revoked already, too: asking again runs the barrier again.
+		if ids, err = choose(tx, sel, vault.KeyActive, vault.KeyRestoring, vault.KeyRevoking, vault.KeyRevoked); err != nil {
+			return err
+		}
+		moved, err := move(tx, ids, vault.KeyRevoking, vault.KeyActive, vault.KeyRestoring)
 		if err != nil {
 			return err
 		}
-		if ids, err = move(tx, chosen, vault.KeyRevoking, vault.KeyActive, vault.KeyRestoring, vault.KeyRevoking); err != nil {
+		if len(moved) == 0 {
+			size, err = tx.Size()
 			return err
 		}
 		e := vault.NewEvent(vault.EventKeysRevoked, c, tx.Now())
 		e.Note = noteDigest(note)
-		return appendLong(tx, e, ids)
+		return appendLong(tx, e, moved)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s.carryOut(context.WithoutCancel(ctx), vault.Proposal{}, index, ids)
+	return s.carryOut(context.WithoutCancel(ctx), vault.Proposal{}, max(index, size), ids)
 }
 
 // move sets the state of keys and gives the records whose state it set.
@@ -72,7 +79,7 @@ func move(tx Tx, ids []vault.ID, to vault.KeyState, from ...vault.KeyState) (mov
 }
 
 // appendLong appends an event that lists records, in as many parts as it takes.
-func appendLong(tx Tx, e vault.Event, ids []vault.ID) error {
+func appendLong(tx interface{ Append(vault.Event) error }, e vault.Event, ids []vault.ID) error {
 	e.Count, e.Digest = int64(len(ids)), vault.DigestOfIDs(ids).String()
 	e.Parts = max(1, (len(ids)+eventIDs-1)/eventIDs)
 	for e.Part = 1; e.Part <= e.Parts; e.Part++ {
@@ -111,8 +118,10 @@ func (s *Service) carryOut(ctx context.Context, d vault.Proposal, index int64, i
 	if err != nil {
 		return work, err
 	}
-	if work.Barrier, err = s.Gate.End(ctx, vault.Ending{Index: index, Records: ids, Grantees: grantees}); err != nil {
-		return work, err
+	if d.Kind != vault.RestoreKeys {
+		if work.Barrier, err = s.Gate.End(ctx, vault.Ending{Index: index, Records: ids, Grantees: grantees}); err != nil {
+			return work, err
+		}
 	}
 	if err := s.apply(ctx, records); err != nil {
 		s.Log.WarnContext(ctx, "vault has still to change keys", "keys", len(ids), "error", err)
@@ -129,13 +138,14 @@ func (s *Service) carryOut(ctx context.Context, d vault.Proposal, index int64, i
 func (s *Service) apply(ctx context.Context, records []vault.Record) error {
 	s.work.Lock()
 	defer s.work.Unlock()
+	signed := &signedKeys{service: s, of: map[vault.ID]keysDecision{}}
 	var mu sync.Mutex
 	var failed error
 	var all errgroup.Group
 	all.SetLimit(workers)
 	for _, r := range records {
 		all.Go(func() error {
-			if err := s.applyOne(ctx, r.ID); err != nil {
+			if err := s.applyOne(ctx, r.ID, signed); err != nil {
 				mu.Lock()
 				failed = errors.Join(failed, err)
 				mu.Unlock()
@@ -147,10 +157,17 @@ func (s *Service) apply(ctx context.Context, records []vault.Record) error {
 	return failed
 }
 
-func (s *Service) applyOne(ctx context.Context, id vault.ID) error {
+func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys) error {
 	var r vault.Record
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		r, err = tx.Record(id) // anew, under the lock: what is decided now counts
+		switch {
+		case err != nil:
+		case r.Key == vault.KeyRestoring:
+			err = signed.prove(tx, r, vault.RestoreKeys)
+		case r.Key == vault.KeyDestroying:
+			err = signed.prove(tx, r, vault.DestroyKeys)
+		}
 		return err
 	})
 	if err != nil {

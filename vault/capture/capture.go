@@ -97,10 +97,13 @@ func (s *Service) Store(ctx context.Context, c vault.Caller, in Image) (rec vaul
 		if err := tx.Standing(c); err != nil {
 			return err
 		}
-		if err := s.inWindow(tx.Now(), rec.CapturedAt); err != nil {
-			return err
-		}
+		// Known first: a retry is the record's, however long its answer was lost.
 		known, err = tx.RecordByRequest(c.ID, in.RequestID)
+		if vault.KindOf(err) == vault.NotFound {
+			if late := s.inWindow(tx.Now(), rec.CapturedAt); late != nil {
+				return late
+			}
+		}
 		return err
 	})
 	if err == nil {

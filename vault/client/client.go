@@ -131,6 +131,7 @@ var kinds = map[codes.Code]vault.Kind{
 	codes.InvalidArgument: vault.Invalid, codes.NotFound: vault.NotFound, codes.PermissionDenied: vault.Denied,
 	codes.FailedPrecondition: vault.State, codes.ResourceExhausted: vault.Exhausted, codes.AlreadyExists: vault.Exists,
 	codes.Aborted: vault.Conflict, codes.DataLoss: vault.DataLoss, codes.Unavailable: vault.Unavailable,
+	codes.Unimplemented: vault.NotOffered,
 }
 
 // fromStatus gives the service's error as the domain knows it. A connection that fails is

@@ -43,12 +43,16 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 	if err := vault.CheckText("note", how.note, MaxJustification, true); err != nil {
 		return g, b, err
 	}
+	var size int64
 	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		size = -1
 		if g, err = find(tx); err != nil {
 			return err
 		}
 		if g.Ended(tx.Now()) {
-			return nil // ended already; the barrier below still holds for what is under way
+			// Ended already: the barrier below holds for whatever was authorized till now.
+			size, err = tx.Size()
+			return err
 		}
 		g.State = how.to
 		e := event(tx, how.as, c, g)
@@ -60,6 +64,7 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 	}
 	// The ending is durable: from here on nothing may hinder it, not even the caller leaving.
 	ctx = context.WithoutCancel(ctx)
+	index = max(index, size)
 	end := vault.Ending{Index: index, Grants: []vault.ID{id}}
 	if how.cut {
 		end.Grantees = []string{g.Grantee}
@@ -67,71 +72,129 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 	if b, err = s.Gate.End(ctx, end); err != nil {
 		return g, b, err
 	}
-	if err := s.fence(ctx, id); err != nil {
-		s.Log.WarnContext(ctx, "vault's fence of an ended grant is still to be removed", "grant", id, "error", err)
+	if err := s.disarm(ctx, id); err != nil {
+		s.Log.WarnContext(ctx, "vault has still to follow the end of a grant", "grant", id, "error", err)
 		return g, b, nil
 	}
 	b.VaultDone = true
 	return g, b, nil
 }
 
+// disarm ends at Vault what this process can: the policy first, which is in force at the
+// next call and also for a token that nobody recorded, then the token. Either is enough to
+// make the token open nothing.
+func (s *Service) disarm(ctx context.Context, id vault.ID) error {
+	if s.Fences != nil {
+		// Whatever the row says Vault was told: somebody may have written to it.
+		if err := s.closeFence(ctx, id); err != nil {
+			return err
+		}
+		if err := s.fence(ctx, id); err != nil {
+			return err
+		}
+	}
+	if s.Tokens != nil {
+		return s.endToken(ctx, id)
+	}
+	return nil
+}
+
+// endToken ends the newest token of an ended grant.
+func (s *Service) endToken(ctx context.Context, id vault.ID) error {
+	var g vault.Grant
+	ended := false
+	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
+		g, err = tx.Grant(id)
+		ended = err == nil && g.Ended(tx.Now())
+		return err
+	})
+	if err != nil || !ended || g.Accessor == "" {
+		return err
+	}
+	if err := s.Tokens.RevokeToken(ctx, g.Accessor); err != nil {
+		return err
+	}
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, g.Accessor) })
+	return err
+}
+
+// fenced returns once the policy of an approved grant stands at Vault.
+func (s *Service) fenced(ctx context.Context, id vault.ID) error {
+	if s.Fences != nil {
+		return s.fence(ctx, id)
+	}
+	var state vault.FenceState
+	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
+		state, err = tx.FenceState(id)
+		return err
+	})
+	if err == nil && state != vault.FenceWritten {
+		err = vault.E(vault.Unavailable, vault.ReasonVaultUnavailable, "grant %s is approved, but Vault does not know of it yet; try again", id)
+	}
+	return err
+}
+
+func (s *Service) closeFence(ctx context.Context, id vault.ID) error {
+	s.fencing.Lock()
+	defer s.fencing.Unlock()
+	return s.Fences.CloseFence(ctx, id)
+}
+
 // fence makes Vault enforce what the grant's row says: it writes the policy of an approved
-// grant, whose signatures it checks first, and removes that of an ended one, then its token.
+// grant, whose signatures it checks first, closes that of an ended one, and removes it once
+// the end that was signed has passed. Until then the closed policy stands, so that no row
+// revives the grant.
 func (s *Service) fence(ctx context.Context, id vault.ID) error {
+	s.fencing.Lock()
+	defer s.fencing.Unlock()
 	var g vault.Grant
 	var state vault.FenceState
-	var ended bool
+	var now time.Time
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if g, err = tx.Grant(id); err != nil {
 			return err
 		}
-		ended = g.Ended(tx.Now())
-		state, err = tx.FenceState(id)
+		now = tx.Now()
+		if state, err = tx.FenceState(id); err == nil && state == vault.FenceDue && !g.Ended(now) {
+			err = errors.Join(s.lawful(tx, g), s.prove(tx, g))
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	to := state
-	switch {
-	case ended && (state == vault.FenceDue || state == vault.FenceWritten):
-		to = vault.FenceRemoved
+	switch past := !now.Before(g.Ends); {
+	case past && state != vault.FenceNone && state != vault.FenceRemoved:
 		if err := s.Fences.DeleteFence(ctx, id); err != nil {
 			return err
 		}
-		if g.Accessor != "" {
-			if err := s.Tokens.RevokeToken(ctx, g.Accessor); err != nil {
-				return err
-			}
-		}
-	case !ended && state == vault.FenceDue:
-		to = vault.FenceWritten
-		if err := s.prove(g); err != nil {
+		return s.fenceIs(ctx, g, state, vault.FenceRemoved)
+	case g.Ended(now) && (state == vault.FenceDue || state == vault.FenceWritten):
+		if err := s.Fences.CloseFence(ctx, id); err != nil {
 			return err
 		}
+		return s.fenceIs(ctx, g, state, vault.FenceClosed)
+	case !g.Ended(now) && state == vault.FenceDue:
 		if err := s.Fences.WriteFence(ctx, id, g.Scope.KeyPrefixes()); err != nil {
 			return err
 		}
-	case !ended && state != vault.FenceWritten:
+		return s.fenceIs(ctx, g, state, vault.FenceWritten)
+	case !g.Ended(now) && state != vault.FenceWritten:
 		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is %s, but was never approved here", id, g.State)
 	}
-	if to == state {
-		return nil
-	}
-	overtaken := false
-	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
-		now, err := tx.Grant(id)
-		if err != nil {
+	return nil
+}
+
+// fenceIs records what Vault was told. A grant that ended while its policy was being written
+// stays due: the next look closes it.
+func (s *Service) fenceIs(ctx context.Context, g vault.Grant, from, to vault.FenceState) error {
+	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		now, err := tx.Grant(g.Grant)
+		if err != nil || (to == vault.FenceWritten && now.Ended(tx.Now())) {
 			return err
 		}
-		if overtaken = now.Ended(tx.Now()) && to == vault.FenceWritten; overtaken {
-			return nil // the state stays due: whoever ended the grant, or the sweep, removes the policy
-		}
-		if err := tx.SetFenceState(id, to); err != nil {
+		if err := tx.SetFenceState(g.Grant, to); err != nil || to == vault.FenceWritten || from == vault.FenceClosed {
 			return err
-		}
-		if to != vault.FenceRemoved {
-			return nil
 		}
 		e := event(tx, vault.EventVaultCaughtUp, vault.Caller{}, g)
 		if now.State == vault.GrantActive || now.State == vault.GrantApproved {
@@ -139,22 +202,30 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 		}
 		return tx.Append(e)
 	})
-	if err == nil && overtaken {
-		return s.fence(ctx, id)
-	}
 	return err
 }
 
-// Sweep does what Vault is still owed: fences of approved grants, removal of those of ended
-// and expired ones. It is called at start and then regularly.
+// Sweep does what Vault is still owed and this process can do: fences of approved grants,
+// removal of those of ended and expired ones, and of their tokens. It is called at start and
+// then regularly.
 func (s *Service) Sweep(ctx context.Context) error {
-	var due []vault.ID
+	var fences, tokens []vault.ID
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
-		due, err = tx.FencesDue(tx.Now(), sweepBatch)
+		if s.Fences != nil {
+			if fences, err = tx.FencesDue(tx.Now(), sweepBatch); err != nil {
+				return err
+			}
+		}
+		if s.Tokens != nil {
+			tokens, err = tx.TokensDue(tx.Now(), sweepBatch)
+		}
 		return err
 	})
-	for _, id := range due {
+	for _, id := range fences {
 		err = errors.Join(err, s.fence(ctx, id))
+	}
+	for _, id := range tokens {
+		err = errors.Join(err, s.endToken(ctx, id))
 	}
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/portcullis/portcullis/vault"
@@ -16,7 +18,10 @@ import (
 type Fences interface {
 	// WriteFence lets tokens of the grant decrypt by keys whose names have these prefixes.
 	WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error
-	// DeleteFence takes that away from all of them, at the next call. Idempotent.
+	// CloseFence takes that away from all of them, at the next call, and makes sure that
+	// WriteFence never gives it again. Idempotent.
+	CloseFence(ctx context.Context, grant vault.ID) error
+	// DeleteFence removes what is left of a grant whose end has passed. Idempotent.
 	DeleteFence(ctx context.Context, grant vault.ID) error
 }
 
@@ -40,6 +45,10 @@ type Tx interface {
 	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
 	Standing(c vault.Caller) error
 	Contractor(name string) (vault.Contractor, error)
+	// ContractorDecision gives the decision that admitted a contractor in its epoch.
+	ContractorDecision(name string) (vault.Decision, []vault.Signature, error)
+	// PurposeVersion gives one version of a purpose and the decision that sanctioned it.
+	PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error)
 	// Purpose gives the newest version of a purpose and the decision that sanctioned it.
 	Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error)
 	Grant(id vault.ID) (vault.Grant, error)
@@ -50,9 +59,15 @@ type Tx interface {
 	SetGrantToken(id vault.ID, d vault.Digest, accessor string) error
 	FenceState(id vault.ID) (vault.FenceState, error)
 	SetFenceState(id vault.ID, s vault.FenceState) error
+	// DropAccessor forgets the accessor of a token that ended.
+	DropAccessor(id vault.ID, accessor string) error
+	// TokensDue gives ended grants whose newest token Vault has still to end.
+	TokensDue(now time.Time, most int) ([]vault.ID, error)
 	// FencesDue gives grants whose fence is to be written or, once they have ended, removed.
 	FencesDue(now time.Time, most int) ([]vault.ID, error)
 	Preview(s vault.Scope) (vault.Preview, error)
+	// Size is the index of the next event.
+	Size() (int64, error)
 	Append(e vault.Event) error
 }
 
@@ -66,6 +81,9 @@ type Ledger interface {
 }
 
 // Service is the life of grants. Its methods may be called at once from many goroutines.
+//
+// Fences and Tokens are powers of two credentials. A process that holds one of them alone
+// has the other nil, and leaves that part to the process that holds it.
 type Service struct {
 	Ledger    Ledger
 	Fences    Fences
@@ -73,6 +91,10 @@ type Service struct {
 	Gate      Gate
 	Authority func() vault.Authority
 	Log       *slog.Logger
+
+	// fencing is held by whoever changes policies at Vault, so that the writing of one can not
+	// land after its removal.
+	fencing sync.Mutex
 }
 
 // Request is what a contractor asks for.
@@ -110,6 +132,14 @@ func (r Request) check() error {
 	return vault.CheckText("justification", r.Justification, MaxJustification, false)
 }
 
+// asks says whether a grant is what the request asked for.
+func (r Request) asks(g vault.Grant) bool {
+	want := vault.Terms{Scope: r.Scope}.Normal().Scope
+	return g.Purpose.Name == r.Purpose && g.MaxRecords == r.MaxRecords && g.Justification == r.Justification &&
+		g.Ends.Sub(g.RequestedAt) == r.TTL && slices.Equal(g.Scope.Sites, want.Sites) &&
+		slices.Equal(g.Scope.Modalities, want.Modalities) && g.Scope.From.Equal(want.From) && g.Scope.Until.Equal(want.Until)
+}
+
 // Request asks for a grant. What policy forbids is refused, with the reason and an event.
 func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vault.Grant, err error) {
 	if err := r.check(); err != nil {
@@ -118,6 +148,9 @@ func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vau
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
 		known, err := tx.GrantByRequest(c.ID, r.ID)
+		if err == nil && !r.asks(known) {
+			return vault.E(vault.Exists, vault.ReasonRequestIDReused, "request_id %s was used for another request of this workload", r.ID)
+		}
 		if err == nil || vault.KindOf(err) != vault.NotFound {
 			g, refused = known, nil
 			return err
@@ -141,7 +174,7 @@ func (s *Service) draft(tx Tx, c vault.Caller, r Request) (g vault.Grant, err er
 	if err := tx.Standing(c); err != nil {
 		return g, err
 	}
-	org, err := tx.Contractor(c.Org)
+	org, err := s.contractor(tx, c.Org)
 	if err != nil {
 		return g, err
 	}
@@ -172,13 +205,20 @@ func (s *Service) purpose(tx Tx, name string) (vault.Purpose, error) {
 	if err != nil {
 		return p, err
 	}
-	if d.Kind != vault.ApplyPurpose || d.Body != p.Text() {
-		return p, vault.E(vault.Denied, vault.ReasonDecisionTampered, "purpose %s is not what admins sanctioned", name)
+	return p, s.Authority().Sanctioned(p, d, sigs)
+}
+
+// contractor gives a contractor, proved to be what admins admitted, in its epoch.
+func (s *Service) contractor(tx Tx, name string) (vault.Contractor, error) {
+	c, err := tx.Contractor(name)
+	if err != nil {
+		return c, err
 	}
-	if err := s.Authority().Decided(d, sigs, vault.LooseningSigners); err != nil {
-		return p, vault.E(vault.Denied, vault.ReasonDecisionTampered, "purpose %s is not what admins sanctioned", name).Because(err)
+	d, sigs, err := tx.ContractorDecision(name)
+	if err != nil {
+		return c, err
 	}
-	return p, nil
+	return c, s.Authority().Admitted(c, d, sigs)
 }
 
 // Approve adds an admin's signature over the terms. The last one needed approves the grant,
@@ -201,7 +241,7 @@ func (s *Service) Approve(ctx context.Context, c vault.Caller, id vault.ID, sig 
 		if len(g.Signatures) < g.Approvals {
 			return nil
 		}
-		if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
+		if err := s.prove(tx, g); err != nil {
 			return err
 		}
 		g.State = vault.GrantApproved
@@ -212,7 +252,7 @@ func (s *Service) Approve(ctx context.Context, c vault.Caller, id vault.ID, sig 
 	if err := errors.Join(err, refused); err != nil {
 		return g, err
 	}
-	if g.State == vault.GrantApproved {
+	if g.State == vault.GrantApproved && s.Fences != nil {
 		if err := s.fence(ctx, id); err != nil {
 			s.Log.WarnContext(ctx, "vault's fence of an approved grant is still to be written", "grant", id, "error", err)
 		}
@@ -248,7 +288,7 @@ func (s *Service) approval(tx Tx, c vault.Caller, id vault.ID, sig vault.Signatu
 // lawful checks again what was checked at the request: since then the contractor may have
 // been suspended, or the purpose changed.
 func (s *Service) lawful(tx Tx, g vault.Grant) error {
-	org, err := tx.Contractor(g.Contractor)
+	org, err := s.contractor(tx, g.Contractor)
 	if err != nil {
 		return err
 	}
@@ -292,7 +332,7 @@ func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g 
 	if err != nil {
 		return g, "", err
 	}
-	if err := s.fence(ctx, id); err != nil {
+	if err := s.fenced(ctx, id); err != nil {
 		return g, "", err
 	}
 	var now time.Time
@@ -324,7 +364,9 @@ func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g 
 	}
 	if earlier != "" {
 		if err := s.Tokens.RevokeToken(ctx, earlier); err != nil {
-			return g, "", err // the grantee activates again; until then two tokens live, of which we honour one
+			// The grantee activates again. The earlier token is not honoured here any more; at
+			// Vault it opens what the new one does, to the same grantee, until the grant ends.
+			return g, "", err
 		}
 	}
 	return g, t, nil
@@ -353,7 +395,7 @@ func (s *Service) activation(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, e
 	if err := s.lawful(tx, g); err != nil {
 		return g, err
 	}
-	return g, s.prove(g)
+	return g, s.prove(tx, g)
 }
 
 // own gives the grant if the caller is its grantee, in good standing.
@@ -373,12 +415,16 @@ func Unknown(id vault.ID) error {
 	return vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
 }
 
-// prove checks the approvers' signatures over the grant's terms.
-func (s *Service) prove(g vault.Grant) error {
-	if err := s.Authority().Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
-		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is not what its approvers signed", g.Grant).Because(err)
+// prove checks the approvers' signatures over the grant's terms, and the purpose behind them.
+func (s *Service) prove(tx Tx, g vault.Grant) error {
+	p, d, sigs, err := tx.PurposeVersion(g.Purpose.Name, g.Purpose.Version)
+	if err != nil {
+		return err
 	}
-	return nil
+	if err := s.Authority().Sanctioned(p, d, sigs); err != nil {
+		return err
+	}
+	return s.Authority().Approved(g, p)
 }
 
 // refuse records a refusal and lets the transaction commit it. Failures that are no verdict

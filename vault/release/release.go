@@ -39,6 +39,10 @@ type Tx interface {
 	// Standing refuses a suspended caller, and a contractor that is unknown or suspended.
 	Standing(c vault.Caller) error
 	Contractor(name string) (vault.Contractor, error)
+	// ContractorDecision gives the decision that admitted a contractor in its epoch.
+	ContractorDecision(name string) (vault.Decision, []vault.Signature, error)
+	// PurposeVersion gives one version of a purpose and the decision that sanctioned it.
+	PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error)
 	Grant(id vault.ID) (vault.Grant, error)
 	Record(id vault.ID) (vault.Record, error)
 	// RecordsInScope gives the records of a scope whose keys are active, in the order of
@@ -141,18 +145,32 @@ func (s *Service) grant(tx Tx, c vault.Caller, t vault.Token, id vault.ID) (vaul
 	if g.Contractor != c.Org || org.Epoch != g.Epoch {
 		return g, vault.E(vault.State, vault.ReasonGrantRevoked, "grant %s ended with a suspension of its contractor", id)
 	}
-	return g, s.prove(g)
+	return g, s.prove(tx, g, org)
 }
 
-// prove checks the approvers' signatures over the grant's terms, once for each state of the
-// row: who writes to the database can not widen a grant, not even a running one.
-func (s *Service) prove(g vault.Grant) error {
-	authority, state := s.Authority(), g.Fingerprint()
+// prove checks the signatures behind a grant: on its terms, on the purpose that they name, on
+// the admission of its contractor. Once for each state of the rows: who writes to the
+// database can not widen a grant, not even a running one.
+func (s *Service) prove(tx Tx, g vault.Grant, org vault.Contractor) error {
+	authority := s.Authority()
+	rows := g.Fingerprint()
+	state := vault.DigestOf(append(rows[:], org.Text()...))
 	if s.proved.has(authority.Roots, state) {
 		return nil
 	}
-	if err := authority.Decided(g.Decision(), g.Signatures, g.Approvals, g.Grantee); err != nil {
-		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is not what its approvers signed", g.Grant).Because(err)
+	d, sigs, err := tx.ContractorDecision(org.Name)
+	if err != nil {
+		return err
+	}
+	if err := authority.Admitted(org, d, sigs); err != nil {
+		return err
+	}
+	p, d, sigs, err := tx.PurposeVersion(g.Purpose.Name, g.Purpose.Version)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(authority.Sanctioned(p, d, sigs), authority.Approved(g, p)); err != nil {
+		return err
 	}
 	s.proved.add(authority.Roots, state)
 	return nil

@@ -118,6 +118,7 @@ func (b bench) all(ctx context.Context, token vault.Token, w wrapped) map[string
 	_, _, got["Mint"] = b.Grants.Mint(ctx, vault.NewID(), org(), 1, longTTL)
 	got["RevokeToken"] = b.Grants.RevokeToken(ctx, "q8TfMQ4bnR0kbEJSlhCr2tPd")
 	got["WriteFence"] = b.Admin.WriteFence(ctx, vault.NewID(), []string{"site.face.2"})
+	got["CloseFence"] = b.Admin.CloseFence(ctx, vault.NewID())
 	got["DeleteFence"] = b.Admin.DeleteFence(ctx, vault.NewID())
 	got["DisableContractor"] = b.Admin.DisableContractor(ctx, org(), 1)
 	got["RevokeKey"] = b.Admin.RevokeKey(ctx, w.name)

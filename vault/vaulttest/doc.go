@@ -66,7 +66,10 @@ type Admin interface {
 	// WriteFence lets tokens of the grant open by keys whose names have these prefixes, and
 	// by no others. A prefix is a whole name, or one cut off within its day.
 	WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error
-	// DeleteFence takes that away from all of them, at the next call.
+	// CloseFence takes that away from all of them, at the next call, and makes WriteFence
+	// refuse the grant from then on: State, GRANT_REVOKED.
+	CloseFence(ctx context.Context, grant vault.ID) error
+	// DeleteFence takes that away from all of them, too, and forgets the grant.
 	DeleteFence(ctx context.Context, grant vault.ID) error
 	// DisableContractor ends every token of a contractor's epoch. An epoch for which nothing
 	// was ever minted has no entity at Vault: a Mint that comes after is not stopped by it.

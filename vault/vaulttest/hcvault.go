@@ -54,7 +54,7 @@ type entity struct {
 func NewHCVault(clock func() time.Time) *HCVault {
 	return &HCVault{
 		Faults: newFaults(vault.ReasonVaultUnavailable,
-			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "DeleteFence", "DisableContractor",
+			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "CloseFence", "DeleteFence", "DisableContractor",
 			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys"),
 		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID][]string{},
 		tokens: map[string]grantToken{}, entities: map[entity]bool{},
@@ -199,7 +199,20 @@ func (v *HCVault) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
+		if prefixes, known := v.fences[grant]; known && prefixes == nil {
+			return vault.E(vault.State, vault.ReasonGrantRevoked, "Vault knows grant %s as ended", grant)
+		}
 		v.fences[grant] = slices.Clone(keyPrefixes)
+		return nil
+	})
+}
+
+// CloseFence is as in [Admin].
+func (v *HCVault) CloseFence(ctx context.Context, grant vault.ID) error {
+	return do(ctx, &v.Faults, "CloseFence", func() error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.fences[grant] = nil
 		return nil
 	})
 }

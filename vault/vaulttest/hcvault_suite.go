@@ -235,6 +235,18 @@ func testFenceGone(t *testing.T, b bench) {
 	}
 	late, _ := b.mint(id, who, 1, longTTL)
 	b.refused("minted after that", late, w)
+	b.ok("write it again", b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"}))
+	b.opens(late, w)
+	for range 2 {
+		b.ok("close the fence", b.Admin.CloseFence(t.Context(), id))
+		b.refused("behind a closed fence", late, w)
+		err := b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"})
+		if vault.KindOf(err) != vault.State || vault.ReasonOf(err) != vault.ReasonGrantRevoked {
+			t.Errorf("a closed fence was written again: %v", err)
+		}
+		b.refused("behind a fence that stayed closed", late, w)
+	}
+	b.ok("delete a closed fence", b.Admin.DeleteFence(t.Context(), id))
 	b.opens(other, w)
 	b.ok("delete a fence that never was", b.Admin.DeleteFence(t.Context(), vault.NewID()))
 }

@@ -34,6 +34,8 @@ CREATE TABLE records (
     wrapped_key  TEXT NOT NULL, -- '' once destroyed
     sealed_hash  BLOB NOT NULL,
     key_state    TEXT NOT NULL,
+    key_decision TEXT NOT NULL DEFAULT '',   -- that restores or destroys the key
+    revoked_at   BIGINT NOT NULL DEFAULT 0,  -- the key, last; 0 when never
     UNIQUE (device, request_id)
 );
 CREATE INDEX records_by_scope ON records (site, modality, captured_at);

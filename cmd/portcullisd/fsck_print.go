@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/portcullis/portcullis/vault/breach"
+)
+
+// listed is how many findings of a kind a person is shown; JSON has more.
+const listed = 20
+
+// orphanLine is an orphan as JSON shows it.
+type orphanLine struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.Report) error {
+	orphans := make([]orphanLine, 0, len(rep.Orphans))
+	for _, o := range rep.Orphans {
+		orphans = append(orphans, orphanLine{string(o.Kind), o.Name})
+	}
+	slices.SortFunc(orphans, func(a, b orphanLine) int {
+		return strings.Compare(a.Kind+" "+a.Name, b.Kind+" "+b.Name)
+	})
+	if form == "json" {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(struct {
+			Sound   bool               `json:"sound"`
+			Repair  *breach.Reconciled `json:"repair,omitempty"`
+			Orphans []orphanLine       `json:"orphans"`
+			*breach.Report
+		}{rep.Sound(), done, orphans, rep})
+	}
+	var b strings.Builder
+	if done != nil {
+		fmt.Fprintf(&b, "repaired: %d put aside, %d taken back, %d destroyed after quarantine, %d shut again after a restore; %d left, too young\n",
+			done.Quarantined, done.Returned, done.Destroyed, done.Undone, done.Young)
+	}
+	fmt.Fprintf(&b, "records: %d, of which %d active\n", rep.Records, rep.Active)
+	fmt.Fprintf(&b, "checked: %d ciphertexts by hash, %d keys at Vault, %d events\n", rep.Blobs, rep.Keys, rep.Events)
+	fmt.Fprintf(&b, "without a record: %d ciphertexts, %d keys; in quarantine: %d; keys of others: %d\n", rep.Keyless, rep.Blobless, rep.Aside, rep.Foreign)
+	for i, o := range orphans {
+		if i == listed {
+			fmt.Fprintf(&b, "  and %d more (--output json lists them)\n", len(orphans)-i)
+			break
+		}
+		fmt.Fprintf(&b, "  %s %s\n", o.Kind, o.Name)
+	}
+	if rep.Sound() {
+		b.WriteString("sound: all of it fits together\n")
+	} else {
+		b.WriteString("DAMAGED:\n")
+	}
+	shown := map[breach.Fault]int{}
+	for _, d := range rep.Damage {
+		if shown[d.Fault]++; shown[d.Fault] <= listed {
+			fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("  %-16s %-36s %s", d.Fault, d.Record, d.Detail), " "))
+		}
+	}
+	for f, n := range rep.Faults {
+		if n > listed {
+			fmt.Fprintf(&b, "  %s: %d in all (--output json lists them)\n", f, n)
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

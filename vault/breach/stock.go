@@ -1,0 +1,204 @@
+package breach
+
+import (
+	"context"
+	"time"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+// StockKeys tells which keys Vault has.
+type StockKeys interface {
+	// Keys gives the names of all keys in the mount.
+	Keys(ctx context.Context) ([]string, error)
+	// InspectKey says whether Vault has the key, whether it is revoked, and when it was made.
+	InspectKey(ctx context.Context, keyName string) (found, revoked bool, made time.Time, err error)
+}
+
+// StockBlobs keeps ciphertext and its quarantine. What changes something is durable on
+// return, and idempotent: what is missing is no error.
+type StockBlobs interface {
+	Get(ctx context.Context, id vault.ID) ([]byte, error)
+	// List calls fn for each blob that is not in quarantine.
+	List(ctx context.Context, fn func(id vault.ID, size int64, modified time.Time) error) error
+	// Quarantine puts a blob aside, Return takes it back, Discard removes it from there.
+	Quarantine(ctx context.Context, id vault.ID) error
+	Return(ctx context.Context, id vault.ID) error
+	Discard(ctx context.Context, id vault.ID) error
+	// NoteKey notes, outside the database, that the quarantine shut the key of an ID, and
+	// KeyNoted says so. Return and Discard end the note.
+	NoteKey(ctx context.Context, id vault.ID) error
+	KeyNoted(ctx context.Context, id vault.ID) (bool, error)
+	// Quarantined calls fn for each blob that is put aside.
+	Quarantined(ctx context.Context, fn func(id vault.ID) error) error
+}
+
+// StockTx is one transaction on the facts.
+type StockTx interface {
+	Now() time.Time
+	// Record gives a record; NotFound if there is none.
+	Record(id vault.ID) (vault.Record, error)
+	// Records gives records of any state, in the order of their IDs, from the first after the
+	// one given.
+	Records(after vault.ID, most int) ([]vault.Record, error)
+	// SetKeyState moves a record's key to a state if it is in one of those from, and says
+	// whether it was.
+	SetKeyState(id vault.ID, to vault.KeyState, from ...vault.KeyState) (bool, error)
+	// Quarantined gives all that is noted as put aside.
+	Quarantined() ([]vault.Orphan, error)
+	// Quarantine notes that an orphan is put aside. A record of its ID is then refused.
+	Quarantine(o vault.Orphan) error
+	// EndQuarantine forgets what is noted of a record's blob and key.
+	EndQuarantine(record vault.ID) error
+	// EachEvent gives entries of the log from an index on, of some types if any are given, and
+	// returns the size of the log.
+	EachEvent(from int64, most int, types []string, fn func(index int64, body []byte) error) (size int64, err error)
+	Append(e vault.Event) error
+}
+
+// StockLedger keeps the facts and the log.
+type StockLedger interface {
+	// Update runs fn in one transaction, durable on return. fn may run more than once.
+	Update(ctx context.Context, fn func(StockTx) error) (last int64, err error)
+	// View runs fn on a consistent state. It writes nothing.
+	View(ctx context.Context, fn func(StockTx) error) error
+}
+
+// LogMark remembers, outside the database, how far the log had come.
+type LogMark interface {
+	// Load gives the size and the digest of the last event; 0 if nothing is remembered.
+	Load() (size int64, last string, err error)
+	// Save is durable on return.
+	Save(size int64, last string) error
+}
+
+// page is how many rows one view reads.
+const page = 1000
+
+// seen is what there is of one record.
+type seen struct {
+	key, blob, aside bool // in Vault, in the store, in its quarantine, when they were listed
+	noted            bool // in the table of what is put aside
+}
+
+// stock is what there is, and after a scan what of it no record names.
+type stock struct {
+	now     time.Time
+	keys    map[string]vault.ID
+	foreign []string // keys whose names are none of ours
+	blobs   map[vault.ID]time.Time
+	aside   map[vault.ID]bool
+	noted   map[vault.ID][]vault.Orphan
+	records int
+}
+
+// scan lists keys and blobs, then gives each record with what there is of it. In this
+// order, so that what is stored meanwhile is never taken for an orphan: of a record that is
+// committed after the lists were made, nothing is in them.
+func (r *Reconciler) scan(ctx context.Context, each func(vault.Record, seen) error) (*stock, error) {
+	st := &stock{keys: map[string]vault.ID{}, blobs: map[vault.ID]time.Time{}, aside: map[vault.ID]bool{}, noted: map[vault.ID][]vault.Orphan{}}
+	names, err := r.Keys.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if id, ok := vault.RecordOfKey(name); ok {
+			st.keys[name] = id
+		} else {
+			st.foreign = append(st.foreign, name)
+		}
+	}
+	err = r.Blobs.List(ctx, func(id vault.ID, _ int64, modified time.Time) error {
+		st.blobs[id] = modified
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.Blobs.Quarantined(ctx, func(id vault.ID) error {
+		st.aside[id] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.Ledger.View(ctx, func(tx StockTx) error {
+		st.now = tx.Now()
+		rows, err := tx.Quarantined()
+		for _, o := range rows {
+			st.noted[o.Record] = append(st.noted[o.Record], o)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return st, r.eachRecord(ctx, func(rec vault.Record) error {
+		_, key := st.keys[rec.KeyName()]
+		_, blob := st.blobs[rec.ID]
+		s := seen{key: key, blob: blob, aside: st.aside[rec.ID], noted: len(st.noted[rec.ID]) > 0}
+		delete(st.keys, rec.KeyName())
+		delete(st.blobs, rec.ID)
+		delete(st.aside, rec.ID)
+		delete(st.noted, rec.ID)
+		st.records++
+		return each(rec, s)
+	})
+}
+
+// eachRecord gives every record, page by page: fn runs outside of any transaction.
+func (r *Reconciler) eachRecord(ctx context.Context, fn func(vault.Record) error) error {
+	for after := (vault.ID{}); ; {
+		var records []vault.Record
+		err := r.Ledger.View(ctx, func(tx StockTx) (err error) {
+			records, err = tx.Records(after, page)
+			return err
+		})
+		if err != nil || len(records) == 0 {
+			return err
+		}
+		for _, rec := range records {
+			if err := fn(rec); err != nil {
+				return err
+			}
+		}
+		after = records[len(records)-1].ID
+	}
+}
+
+// CheckLog says whether the database's log goes on from where it was when last seen, and
+// remembers where it is now. LOG_ROLLED_BACK when it does not: then this is an older
+// database, or another, and what it does not name may still be somebody's record.
+func (r *Reconciler) CheckLog(ctx context.Context) error {
+	known, last, err := r.Mark.Load()
+	if err != nil {
+		return err
+	}
+	var size int64
+	var there, newest string
+	err = r.Ledger.View(ctx, func(tx StockTx) (err error) {
+		if size, err = tx.EachEvent(max(known-1, 0), 1, nil, func(_ int64, body []byte) error {
+			there = vault.DigestOf(body).String()
+			return nil
+		}); err != nil || size <= known {
+			return err
+		}
+		_, err = tx.EachEvent(size-1, 1, nil, func(_ int64, body []byte) error {
+			newest = vault.DigestOf(body).String()
+			return nil
+		})
+		return err
+	})
+	const way = "it is an older database or another; nothing is put aside or destroyed by it; restore the newest one, or, to accept the loss, remove the file log-remembered beside the ciphertext"
+	switch {
+	case err != nil:
+		return err
+	case size < known:
+		return vault.E(vault.State, vault.ReasonLogRolledBack, "the database's log has %d events and had %d: "+way, size, known)
+	case known > 0 && there != last:
+		return vault.E(vault.State, vault.ReasonLogRolledBack, "event %d of the database's log is not the one that was there: "+way, known-1)
+	case size == known:
+		return nil
+	}
+	return r.Mark.Save(size, newest)
+}
