@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,8 +99,8 @@ func (r *register) Confirmed(_ context.Context, n int64, at time.Time) (missing 
 type one struct {
 	*Gate
 	node   *Node
-	resets int // of callers that match
-	all    int // resets of whoever there is
+	resets atomic.Int64 // of callers that match
+	all    atomic.Int64 // resets of whoever there is
 }
 
 func join(t *testing.T, r *register) *one {
@@ -108,9 +109,9 @@ func join(t *testing.T, r *register) *one {
 	n.Gate = New(func(match func(vault.Caller) bool) int {
 		switch {
 		case match(vault.Caller{ID: "nobody"}):
-			n.all++
+			n.all.Add(1)
 		case match(vault.Caller{ID: "grantee"}):
-			n.resets++
+			n.resets.Add(1)
 			return 1
 		}
 		return 0
@@ -155,8 +156,8 @@ func TestEndingReachesEveryNodeOnce(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		if a.resets != 1 || b.resets != 1 {
-			t.Errorf("connections were reset %d and %d times, want once: those made since are lawful", a.resets, b.resets)
+		if a.resets.Load() != 1 || b.resets.Load() != 1 {
+			t.Errorf("connections were reset %d and %d times, want once: those made since are lawful", a.resets.Load(), b.resets.Load())
 		}
 		stop()
 		running.Wait()
@@ -195,8 +196,8 @@ func TestSilentNodeIsWaitedForAndReleasesNothing(t *testing.T) {
 			t.Errorf("after that the silent node says %v", err)
 		}
 		time.Sleep(leaseFor)
-		if silent.all != 1 {
-			t.Errorf("the silent node cut all its connections %d times, want once", silent.all)
+		if silent.all.Load() != 1 {
+			t.Errorf("the silent node cut all its connections %d times, want once", silent.all.Load())
 		}
 		r.mu.Lock()
 		r.cut[silent.node.id] = false
