@@ -241,7 +241,7 @@ func TestDestroyCrash(t *testing.T) {
 			}
 		}
 		if !crashed {
-			if n != 1+3*3 {
+			if n < 1+3*3 {
 				t.Errorf("it took %d steps", n)
 			}
 			return

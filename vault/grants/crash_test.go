@@ -10,7 +10,7 @@ import (
 // brings Vault to where the rows are, and operations go on from there.
 func TestCrash(t *testing.T) {
 	operations := map[string]struct {
-		steps   int // that it takes without a crash
+		steps   int // that it takes at least, without a crash
 		prepare func(s *scene) vault.Grant
 		run     func(t *testing.T, s *scene, g vault.Grant)
 	}{
@@ -43,8 +43,8 @@ func TestCrash(t *testing.T) {
 				s.NoError(s.Grants.Sweep(t.Context()))
 				s.right(t, g)
 				if !crashed {
-					if n != op.steps {
-						t.Errorf("it took %d steps, not %d", n, op.steps)
+					if n < op.steps {
+						t.Errorf("it took %d steps, not %d or more", n, op.steps)
 					}
 					return
 				}
