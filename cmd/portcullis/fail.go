@@ -145,6 +145,7 @@ var kindNames = map[vault.Kind]struct {
 	vault.Conflict:    {"conflict", exitRefused},
 	vault.DataLoss:    {"data_loss", exitFailure},
 	vault.Unavailable: {"unavailable", exitUnavailable},
+	vault.NotOffered:  {"not_offered", exitUsage},
 }
 
 // describe gives an error's JSON form and exit code.

@@ -15,6 +15,11 @@ var hints = map[vault.Reason]string{
 	vault.ReasonVaultUnavailable: "HashiCorp Vault is sealed or away: try again once it serves",
 	vault.ReasonBlobUnavailable:  "the store of ciphertext did not answer: try again",
 	vault.ReasonShuttingDown:     "the service is stopping: try again",
+	vault.ReasonServerBusy:       "the service has as much under way as it takes: try again a little later",
+	vault.ReasonNoLease:          "this node has lost touch with the others: try again",
+	vault.ReasonNotOffered:       "the process at this address has another role: set server to the one that offers it",
+	vault.ReasonStoreOvertaken:   "storing took too long: store the image again",
+	vault.ReasonLogRolledBack:    "the service's database is older than it was: restore the newest one",
 
 	vault.ReasonRoleNotAllowed:      "use a profile of the right role: \"portcullis whoami\" tells who you are",
 	vault.ReasonCallerSuspended:     "this identity is suspended: ask an admin",
