@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -138,14 +139,19 @@ func (h *hashi) key(ctx context.Context, name string) (answer, error) {
 	return h.call(ctx, http.MethodGet, h.mount+"/keys/"+name, h.root, nil)
 }
 
-// fence says, asked as root, whether Vault has a policy for a grant: its fence, without
-// which no token of the grant opens anything.
+// fence says, asked as root, whether Vault has a policy for a grant that allows something:
+// its fence, without which no token of the grant opens anything. That of an ended grant is
+// replaced by a comment, so that nothing revives the grant.
 func (h *hashi) fence(ctx context.Context, grant string) (stands bool, err error) {
 	a, err := h.call(ctx, http.MethodGet, "sys/policies/acl/portcullis-grant-"+grant, h.root, nil)
 	if err == nil && a.status != http.StatusOK && a.status != http.StatusNotFound {
 		err = fmt.Errorf("vault: status %d on reading a policy: %q", a.status, a.Errors)
 	}
-	return a.status == http.StatusOK, err
+	var policy struct{ Policy string }
+	if err == nil && a.status == http.StatusOK {
+		err = json.Unmarshal(a.Data, &policy)
+	}
+	return strings.Contains(policy.Policy, "path "), err
 }
 
 // unwrap asks Vault to open a wrapped data key.

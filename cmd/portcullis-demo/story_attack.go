@@ -186,7 +186,7 @@ func (d *demo) revoke(s *scene) {
 	}
 	stands, err = d.hashi.fence(s.ctx, d.grant)
 	s.try(err)
-	s.check(!stands, "and the policy that let Vault honour the grant is gone", "the policy of the revoked grant still stands in Vault")
+	s.check(!stands, "and the policy that let Vault honour the grant allows nothing any more", "the policy of the revoked grant still stands in Vault")
 	plate, err := d.loot.of("plate")
 	s.try(err)
 	s.vaultRefuses("the same token at Vault directly, for the plate that it opened before", d.token, plate)
