@@ -58,7 +58,7 @@ type Telemetry struct {
 	refusals, releases, released, stored metric.Int64Counter
 	sending                              metric.Int64UpDownCounter
 	barriers, vaultCalls, commits        metric.Float64Histogram
-	batches, cut                         metric.Int64Histogram
+	batches                              metric.Int64Histogram
 	owed                                 metric.Int64Gauge
 }
 
