@@ -133,6 +133,7 @@ func TestExitCodes(t *testing.T) {
 		{vault.E(vault.Conflict, vault.ReasonDecisionOvertaken, "x"), "conflict", 3},
 		{vault.InvalidField("a", "b"), "invalid", 2},
 		{fmt.Errorf("after 3: %w", vault.E(vault.Unavailable, "", "x")), "unavailable", 4},
+		{vault.E(vault.NotOffered, vault.ReasonNotOffered, "x"), "not_offered", 2},
 		{vault.E(vault.DataLoss, vault.ReasonDataLoss, "x"), "data_loss", 1},
 		{vault.E(vault.Internal, vault.ReasonInternal, "x"), "internal", 1},
 		{&hinted{&incomplete{"x"}, "y"}, "incomplete", 1},
@@ -146,7 +147,7 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%v: kind %s, exit code %d; want %s, %d", c.err, body.Kind, exit, c.kind, c.exit)
 		}
 	}
-	if len(kindNames) != int(vault.Unavailable)+1 {
+	if len(kindNames) != int(vault.NotOffered)+1 {
 		t.Error("a kind has no name")
 	}
 }
