@@ -220,7 +220,7 @@ type Image struct {
 // a contractor, or to records. A release that it covers and that was authorized before must
 // not be sent any more.
 type Ending struct {
-	Index      int64    // of the ending's last event in the log; -1 if it had ended before
+	Index      int64    // of the ending's last event; of the next event, if it had ended before
 	Grants     []ID     // these grants, or
 	Contractor string   // all of this contractor's, or
 	Records    []ID     // the keys of these records

@@ -89,14 +89,12 @@ func (g *Gate) End(ctx context.Context, e vault.Ending) (vault.Barrier, error) {
 	start := g.clock()
 	end.at = start
 	g.forget(start)
-	if e.Index >= 0 {
-		g.endings = append(g.endings, end)
-	}
+	g.endings = append(g.endings, end)
 	var cut []*send
 	conns := map[uint64]struct{}{}
 	for s := range g.sending {
 		// Whatever was authorized after the ending is lawful: a key restored since, for one.
-		if (e.Index < 0 || s.rel.Index < e.Index) && end.covers(s.rel) {
+		if s.rel.Index < e.Index && end.covers(s.rel) {
 			cut = append(cut, s)
 			conns[s.rel.Caller.Conn] = struct{}{}
 		}

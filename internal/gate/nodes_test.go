@@ -230,7 +230,7 @@ func TestSendThatDoesNotEndIsNoSuccess(t *testing.T) {
 		}
 		leave()
 		time.Sleep(time.Second)
-		if _, err := NewNodes(r, nil, time.Now).End(ctx, vault.Ending{Index: -1, Grants: []vault.ID{grant}}); err != nil {
+		if _, err := NewNodes(r, nil, time.Now).End(ctx, vault.Ending{Index: 3, Grants: []vault.ID{grant}}); err != nil {
 			t.Error("once it is over:", err)
 		}
 		stop()

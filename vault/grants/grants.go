@@ -363,7 +363,7 @@ func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g 
 		return g, "", errors.Join(err, s.Tokens.RevokeToken(context.WithoutCancel(ctx), accessor))
 	}
 	if earlier != "" {
-		if err := s.Tokens.RevokeToken(ctx, earlier); err != nil {
+		if err := s.Tokens.RevokeToken(context.WithoutCancel(ctx), earlier); err != nil {
 			// The grantee activates again. The earlier token is not honoured here any more; at
 			// Vault it opens what the new one does, to the same grantee, until the grant ends.
 			return g, "", err
