@@ -131,6 +131,28 @@ func TestDatabaseEditedByHand(t *testing.T) {
 			}
 		}
 	})
+	t.Run("ended grant made to look expired, and revived", func(t *testing.T) {
+		for _, before := range []bool{true, false} { // the revocation
+			g, token := s.granted(s.as(matcher), p, 1)
+			expire := func() { s.sql("UPDATE grants SET ends = ends - 7200000000 WHERE id = $1", id(g)) }
+			if before {
+				expire()
+			}
+			_, err := s.as(alice).Grants.RevokeGrant(t.Context(), &pb.RevokeGrantRequest{Name: g})
+			noError(t, err)
+			if !before {
+				expire()
+			}
+			_ = s.daemon.grants.Sweep(t.Context()) // the other forgeries of this test make it complain
+			s.sql("UPDATE grants SET ends = ends + 7200000000, state = 'approved', fence = 'due' WHERE id = $1", id(g))
+			_, err = s.as(matcher).Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: g})
+			refused(t, err, vault.ReasonGrantRevoked)
+			if got := s.past(token); got != 403 {
+				t.Fatalf("Vault answers %d to the token of a revoked grant", got)
+			}
+			s.sql("UPDATE grants SET state = 'revoked', fence = 'closed' WHERE id = $1", id(g))
+		}
+	})
 	t.Run("what Vault was told forgotten before the end", func(t *testing.T) {
 		c := s.as(matcher)
 		g, token := s.granted(c, p, 1)

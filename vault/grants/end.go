@@ -85,10 +85,6 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 // make the token open nothing.
 func (s *Service) disarm(ctx context.Context, id vault.ID) error {
 	if s.Fences != nil {
-		// Whatever the row says Vault was told: somebody may have written to it.
-		if err := s.closeFence(ctx, id); err != nil {
-			return err
-		}
 		if err := s.fence(ctx, id); err != nil {
 			return err
 		}
@@ -134,12 +130,6 @@ func (s *Service) fenced(ctx context.Context, id vault.ID) error {
 	return err
 }
 
-func (s *Service) closeFence(ctx context.Context, id vault.ID) error {
-	s.fencing.Lock()
-	defer s.fencing.Unlock()
-	return s.Fences.CloseFence(ctx, id)
-}
-
 // fence makes Vault enforce what the grant's row says: it writes the policy of an approved
 // grant, whose signatures it checks first, closes that of an ended one, and removes it once
 // the end that was signed has passed. Until then the closed policy stands, so that no row
@@ -150,11 +140,16 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 	var g vault.Grant
 	var state vault.FenceState
 	var now time.Time
+	var past, forged bool
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if g, err = tx.Grant(id); err != nil {
 			return err
 		}
 		now = tx.Now()
+		if past = !now.Before(g.Ends); past {
+			// Only an end that was signed lets Vault forget the grant.
+			forged = s.prove(tx, g) != nil
+		}
 		if state, err = tx.FenceState(id); err == nil && state == vault.FenceDue && !g.Ended(now) {
 			err = errors.Join(s.lawful(tx, g), s.prove(tx, g))
 		}
@@ -163,14 +158,21 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 	if err != nil {
 		return err
 	}
-	switch past := !now.Before(g.Ends); {
+	switch {
+	case past && forged:
+		// The closed policy stays for good. Nothing more is due.
+		if err := s.Fences.CloseFence(ctx, id); err != nil || state == vault.FenceNone {
+			return err
+		}
+		return s.fenceIs(ctx, g, state, vault.FenceNone)
 	case past && state != vault.FenceNone && state != vault.FenceRemoved:
 		if err := s.Fences.DeleteFence(ctx, id); err != nil {
 			return err
 		}
 		return s.fenceIs(ctx, g, state, vault.FenceRemoved)
-	case g.Ended(now) && (state == vault.FenceDue || state == vault.FenceWritten):
-		if err := s.Fences.CloseFence(ctx, id); err != nil {
+	case g.Ended(now) && !past:
+		// Whatever the row says Vault was told: somebody may have written to it.
+		if err := s.Fences.CloseFence(ctx, id); err != nil || state == vault.FenceClosed {
 			return err
 		}
 		return s.fenceIs(ctx, g, state, vault.FenceClosed)
@@ -240,7 +242,7 @@ func (s *Service) Get(ctx context.Context, c vault.Caller, id vault.ID) (g vault
 		now = tx.Now()
 		g, err = tx.Grant(id)
 		if vault.KindOf(err) == vault.NotFound || (err == nil && c.Role == vault.RoleContractor && g.Contractor != c.Org) {
-			return Unknown(id)
+			return unknown(id)
 		}
 		if err != nil || c.Role != vault.RoleAdmin {
 			return err

@@ -402,7 +402,7 @@ func (s *Service) activation(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, e
 func own(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, error) {
 	g, err := tx.Grant(id)
 	if vault.KindOf(err) == vault.NotFound || (err == nil && g.Grantee != c.ID) {
-		return g, Unknown(id)
+		return g, unknown(id)
 	}
 	if err != nil {
 		return g, err
@@ -410,8 +410,8 @@ func own(tx Tx, c vault.Caller, id vault.ID) (vault.Grant, error) {
 	return g, tx.Standing(c)
 }
 
-// Unknown is what strangers hear of a grant.
-func Unknown(id vault.ID) error {
+// unknown is what strangers hear of a grant.
+func unknown(id vault.ID) error {
 	return vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
 }
 
