@@ -153,6 +153,22 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// What a constraint refuses is a bug of ours and no matter of trying again.
+func TestConstraintIsABug(t *testing.T) {
+	s := open(t)
+	r := someRecord()
+	must(t, s, storeRecord(r))
+	for range 2 {
+		last, err := s.Update(t.Context(), storeRecord(r))
+		wantReason(t, err, vault.Internal, vault.ReasonInternal)
+		if last != -1 {
+			t.Errorf("last %d with an error", last)
+		}
+	}
+	must(t, s, storeRecord(someRecord()))
+	checkLog(t, s)
+}
+
 // A file that may only be read refuses writes, and serves reads.
 func TestReadOnlyDatabase(t *testing.T) {
 	s := open(t)

@@ -10,12 +10,14 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // and the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -58,12 +60,17 @@ type op struct {
 // Open opens the database at path, makes it if it is absent, and brings its schema up to
 // date. clock gives the time of each transaction.
 func Open(ctx context.Context, path string, clock func() time.Time) (*Store, error) {
-	// Made here, so that nobody else may read it; SQLite gives its other files the same mode.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
+	return openAt(ctx, path, clock, syncDir)
+}
+
+func openAt(ctx context.Context, path string, clock func() time.Time, syncDir func(string) error) (*Store, error) {
+	// Made here, so that nobody else may read it; SQLite gives its other files the same mode. One
+	// that is there is not opened: closing it would drop the locks that this process holds on it.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err == nil {
+		err = f.Close()
 	}
-	if err := f.Close(); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	write, err := sql.Open("sqlite", dsn(path, "rw", "immediate"))
@@ -72,6 +79,11 @@ func Open(ctx context.Context, path string, clock func() time.Time) (*Store, err
 	}
 	write.SetMaxOpenConns(1)
 	if err := migrate(ctx, write); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+	}
+	// SQLite syncs the directory, too, but says nothing when that fails; and then a power cut
+	// can take away the files' names, with all that was acknowledged.
+	if err := syncDir(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
 	}
 	read, err := sql.Open("sqlite", dsn(path, "ro", "deferred"))
@@ -95,6 +107,15 @@ func dsn(path, mode, lock string) string {
 		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)"}
 	}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
@@ -255,11 +276,23 @@ func run(tx *Tx, fn func(*Tx) error) (err error) {
 	return fn(tx)
 }
 
-// away wraps a database failure. Errors of the domain and of a context pass as they are.
+// ours are results of SQLite that a statement of ours brings about each time: asking again is of
+// no use. They are primary result codes; see https://www.sqlite.org/rescode.html.
+var ours = map[int]bool{
+	sqlite3.SQLITE_CONSTRAINT: true, sqlite3.SQLITE_MISMATCH: true, sqlite3.SQLITE_MISUSE: true,
+	sqlite3.SQLITE_RANGE: true, sqlite3.SQLITE_TOOBIG: true,
+}
+
+// away wraps a database failure: a database that may answer another time, or a bug of ours.
+// Errors of the domain and of a context pass as they are.
 func away(err error) error {
 	var known *vault.Error
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
+	}
+	var failed *sqlite.Error
+	if errors.As(err, &failed) && ours[failed.Code()&0xff] {
+		return vault.E(vault.Internal, vault.ReasonInternal, "internal error").Because(err)
 	}
 	return vault.E(vault.Unavailable, vault.ReasonStoreUnavailable, "the database does not answer; try again").Because(err)
 }
