@@ -51,6 +51,20 @@ bench: build vault ## measure against the Vault below it, in turns; BENCH="..." 
 test: vault check ## all checks and all tests, with the race detector: the one command for a fresh machine
 	@echo '== tests, with the race detector'
 	@CGO_ENABLED=1 go test -race -timeout 30m ./...
+	@$(MAKE) fuzz FUZZTIME=2s
+
+# Fuzzers are found by their names. What they learn is kept in Go's cache; what they find lands below testdata/fuzz of
+# their package and is run by every test from then on.
+FUZZTIME ?= 10m
+.PHONY: fuzz
+fuzz: ## run every fuzzer, FUZZTIME=10m each; ONLY=FuzzClean picks those whose names begin so
+	@mkdir -p bin
+	@grep -ro --include='*_test.go' --exclude-dir=tools '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*_test.go:func | |' | sort | while read -r pkg name; do \
+		case "$$name" in $(ONLY)*) ;; *) continue ;; esac; \
+		echo "== fuzzing $$pkg $$name for $(FUZZTIME)"; \
+		go test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=2s -parallel=2 "$$pkg" </dev/null >bin/fuzz.log 2>&1 || { cat bin/fuzz.log; exit 1; }; \
+		grep 'elapsed' bin/fuzz.log | tail -1; \
+	done
 
 .PHONY: check
 check: check-format check-vet check-staticcheck check-modules check-proto check-generated check-imports ## formatting, vet, staticcheck, modules, buf lint, generated code, import rules
@@ -83,8 +97,9 @@ check-proto: $(BUF)
 
 .PHONY: check-generated
 check-generated: $(BUF) $(PROTOC)
-	@echo '== generated code is up to date'
+	@echo '== generated code and pages are up to date'
 	@$(WITH_TOOLS) tools/protoc/check.sh
+	@go run ./internal/docgen -check
 
 .PHONY: check-imports
 check-imports:
@@ -98,11 +113,12 @@ breaking: $(BUF) ## does the API break what AGAINST=<git ref> promised? (default
 # ---- write
 
 .PHONY: generate
-generate: $(BUF) $(PROTOC) ## write the Go of the .proto files anew
+generate: $(BUF) $(PROTOC) ## write the Go of the .proto files anew, and the pages of docs/ that are made of the code
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(RUN_BUF) generate -o "$$tmp"; \
 	find proto -name '*.pb.go' -delete; \
 	cp -r "$$tmp/proto" .
+	@go run ./internal/docgen
 
 .PHONY: format
 format: $(BUF) ## format Go and .proto files
