@@ -44,13 +44,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	// The first interrupt lets a command end in order; the second ends it at once.
 	defer context.AfterFunc(ctx, stop)()
-	a := &app{
+	return newApp(stdin, stdout, stderr).run(ctx, args)
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{
 		stdin: bufio.NewReader(stdin), stdout: stdout, stderr: stderr,
 		getenv: os.Getenv, now: time.Now,
 		asks: terminal(stdin) && terminal(stderr), showBar: terminal(stderr),
 		output: table,
 	}
-	return a.run(ctx, args)
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
@@ -89,6 +92,7 @@ First steps, by role (each is a profile of portcullis.yaml; --profile NAME picks
   contractor   portcullis --profile contractor grant request --purpose lane-audit \
                  --site anzalduas --modality plate --from 2026-11-01 --until 2026-11-08 \
                  --max-records 500 --for 2h --justification "work order 4711"
+               portcullis --profile contractor grant wait GRANT
                portcullis --profile contractor grant activate GRANT
                portcullis --profile contractor fetch GRANT --out ./images
   admin        portcullis --profile alice contractor apply acme.yaml
@@ -96,6 +100,7 @@ First steps, by role (each is a profile of portcullis.yaml; --profile NAME picks
                portcullis --profile alice grant approve GRANT
                portcullis --profile alice contractor suspend acme-vision --note "breach"
   auditor      portcullis --profile auditor events --follow
+  everyone     portcullis --profile NAME status; if something does not work: doctor
 
 The configuration file is --config, else $PORTCULLIS_CONFIG, else ./portcullis.yaml, else
 portcullis/portcullis.yaml in the user's configuration directory. "portcullisd dev" writes one.`
@@ -122,8 +127,9 @@ func (a *app) root() *cobra.Command {
 	complete(root, "output", string(table), string(jsonOutput))
 	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
 	root.AddCommand(
-		a.captureCommand(), a.purposeCommand(), a.contractorCommand(), a.grantCommand(), a.recordsCommand(),
-		a.fetchCommand(), a.keyCommand(), a.eventsCommand(), a.whoamiCommand(), exitCodesTopic(),
+		a.captureCommand(), a.purposeCommand(), a.contractorCommand(), a.callerCommand(), a.grantCommand(), a.recordsCommand(),
+		a.ofGrants(a.fetchCommand(), "active"), a.keyCommand(), a.reconcileCommand(), a.eventsCommand(), a.whoamiCommand(),
+		a.statusCommand(), a.doctorCommand(), a.reasonCommand(), exitCodesTopic(),
 	)
 	return root
 }
@@ -184,14 +190,17 @@ type session struct {
 
 // call is work that needs the service.
 func (a *app) call(do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
-	return a.work(func(ctx context.Context, args []string) error {
+	return func(c *cobra.Command, args []string) error {
+		a.started = true
 		s, err := a.dial()
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		return do(ctx, s, args)
-	})
+		err = do(c.Context(), s, args)
+		a.learnFrom(s, c, args, err)
+		return err
+	}
 }
 
 // dial makes the connection of the profile that flags, environment and file name.

@@ -15,6 +15,7 @@ import (
 )
 
 // configFile is the form of portcullis.yaml. Relative paths in it are relative to its folder.
+// docs/configuration.md is made of these comments.
 type configFile struct {
 	// Server is the service's host:port.
 	Server string `yaml:"server"`
@@ -24,14 +25,16 @@ type configFile struct {
 	Bundle string `yaml:"bundle"`
 	// DefaultProfile is used when neither --profile nor $PORTCULLIS_PROFILE names one.
 	DefaultProfile string `yaml:"default_profile"`
-	// Profiles are the identities that commands can act as.
+	// Profiles are the identities that commands can act as, by name.
 	Profiles map[string]identityFiles `yaml:"profiles"`
 }
 
-// identityFiles are the PEM files of one identity.
+// identityFiles are the PEM files of one identity; docs/configuration.md has these comments, too.
 type identityFiles struct {
+	// Certificate is the caller's certificate, with its SPIFFE ID, and its intermediates.
 	Certificate string `yaml:"certificate"`
-	Key         string `yaml:"key"`
+	// Key is the certificate's key. It also signs an admin's decisions.
+	Key string `yaml:"key"`
 }
 
 // profile is what a command needs to know of the configuration.

@@ -20,6 +20,8 @@ const (
 	exitUsage       = 2
 	exitRefused     = 3
 	exitUnavailable = 4
+	exitInVain      = 5
+	exitTimedOut    = 6
 )
 
 func exitCodesTopic() *cobra.Command {
@@ -29,15 +31,18 @@ func exitCodesTopic() *cobra.Command {
 		Long: `The exit codes of portcullis:
 
   0  done
-  1  failed: a file, the service or the connection's proof; or some of many files were not stored
+  1  failed: a file, the service or the connection's proof; or some of many files or checks failed
   2  the command line, its files or the request is malformed: mend it
   3  refused: denied, not found, not in the right state, over a quota, there already, changed meanwhile
   4  the service, its Vault or its database is away: try again
+  5  grant wait: it can not come to that any more; error.reason says how the grant ended
+  6  grant wait: --timeout was over first
 
 With --output json an error is one object on standard error, alone there if --yes is given, too:
   {"error":{"kind":"denied","reason":"PURPOSE_SITE","message":"…","fields":[{"name":"…","description":"…"}]}}
 kind is usage, invalid, not_found, denied, state, exhausted, exists, conflict, data_loss,
-unavailable, canceled, incomplete (some of many files were not stored) or internal. reason is stable; it is empty when the service did not speak.`,
+unavailable, canceled, incomplete (some of many files or checks failed), in_vain, timeout or
+internal. reason is stable; it is empty when the service did not speak.`,
 	}
 }
 
@@ -159,7 +164,14 @@ func describe(err error) (errorBody, int) {
 	}
 	var u *usageError
 	var some *incomplete
+	var vain *waitedInVain
 	switch {
+	case errors.As(err, &vain) && vain.timedOut:
+		body.Kind = "timeout"
+		return body, exitTimedOut
+	case errors.As(err, &vain):
+		body.Kind = "in_vain"
+		return body, exitInVain
 	case errors.As(err, &u):
 		body.Kind = "usage"
 		return body, exitUsage

@@ -17,8 +17,12 @@ import (
 )
 
 func (a *app) grantCommand() *cobra.Command {
-	return noun("grant", "permission to open images: request, list, get, approve, deny, activate, retire, revoke",
-		a.grantRequest(), a.grantList(), a.grantGet(), a.grantApprove(), a.grantDeny(), a.grantActivate(), a.grantRetire(), a.grantRevoke())
+	return noun("grant", "permission to open images: request, list, get, wait, approve, deny, activate, retire, revoke",
+		a.grantRequest(), a.grantList(),
+		a.ofGrants(a.grantGet()), a.ofGrants(a.grantWait(), "pending", "approved", "active"),
+		a.ofGrants(a.grantApprove(), "pending"), a.ofGrants(a.grantDeny(), "pending"),
+		a.ofGrants(a.grantActivate(), "approved", "active"), a.ofGrants(a.grantRetire(), "pending", "approved", "active"),
+		a.ofGrants(a.grantRevoke(), "pending", "approved", "active"))
 }
 
 func (a *app) grantRequest() *cobra.Command {
@@ -56,6 +60,7 @@ When an answer is lost, give the same --request-id again: no second grant comes 
 	f.Var(&request, "request-id", "names this request; made at random when left out")
 	required(c, "purpose", "site", "modality", "from", "until", "max-records", "for", "justification")
 	complete(c, "modality", "face", "plate", "face,plate")
+	_ = c.RegisterFlagCompletionFunc("purpose", a.completePurposes)
 	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
 		name, err := slugName(wire.Purposes, "purpose", purpose)
 		if err != nil {
@@ -82,6 +87,7 @@ When an answer is lost, give the same --request-id again: no second grant comes 
 		return a.show(got, func(t *grid) {
 			t.line("%s", got.Grant.GetName())
 			t.line("waits for %s: portcullis grant approve %s", count(got.Grant.GetApprovalsRequired(), "admin"), bare(got.Grant.GetName()))
+			t.line("to be told: portcullis grant wait %s", bare(got.Grant.GetName()))
 		})
 	})
 	return c
@@ -123,12 +129,13 @@ func (a *app) grantList() *cobra.Command {
 				break
 			}
 		}
+		a.learn(s, out.Grants...)
 		return a.show(out, func(t *grid) {
-			t.row("GRANT", "STATE", "PURPOSE", "GRANTEE", "APPROVALS", "OPENED", "ENDS")
+			t.row("GRANT", "STATE", "PURPOSE", "GRANTEE", "APPROVALS", "OPENED", "LEFT", "ENDS", "TIME LEFT")
 			for _, g := range out.Grants {
 				t.row(bare(g.Name), word(g.State, "STATE_"), bare(g.Purpose), grantee(g.Grantee),
 					fmt.Sprintf("%d of %d", len(g.Approvals), g.ApprovalsRequired),
-					fmt.Sprintf("%d of %d", g.RecordsReleased, g.MaxRecords), when(g.EndTime))
+					fmt.Sprintf("%d of %d", g.RecordsReleased, g.MaxRecords), g.RecordsRemaining, when(g.EndTime), leftWords(g))
 			}
 			if out.NextPageToken != "" {
 				t.line("there are more: --all lists them")
@@ -148,7 +155,8 @@ func grantee(id string) string {
 
 func (a *app) grantGet() *cobra.Command {
 	c := &cobra.Command{
-		Use: "get GRANT", Short: "show one grant; admins also see what it would open", Args: exactly(1),
+		Use: "get GRANT", Aliases: []string{"show"}, Args: exactly(1),
+		Short:   "show one grant, with what is left of its quota and time; admins also see what it would open",
 		Example: "  portcullis --profile alice grant get 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
 	}
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
@@ -160,6 +168,7 @@ func (a *app) grantGet() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		a.learn(s, got.Grant)
 		return a.show(got, func(t *grid) { grantFacts(t, got.Grant, got.Preview) })
 	})
 	return c
@@ -167,15 +176,15 @@ func (a *app) grantGet() *cobra.Command {
 
 func grantFacts(t *grid, g *pb.Grant, p *pb.Preview) {
 	t.row("grant", g.GetName())
-	t.row("state", word(g.GetState(), "STATE_"))
+	t.row("state", standsWords(g))
 	t.row("purpose", fmt.Sprintf("%s, version %d", bare(g.GetPurpose()), g.GetPurposeVersion()))
 	t.row("grantee", g.GetGrantee())
 	t.row("sites", strings.Join(g.GetScope().GetSites(), ","))
 	t.row("modalities", modalities(g.GetScope().GetModalities()))
 	t.row("captured", fmt.Sprintf("from %s until before %s", when(g.GetScope().GetStartTime()), when(g.GetScope().GetEndTime())))
-	t.row("opened", fmt.Sprintf("%d of %d records", g.GetRecordsReleased(), g.GetMaxRecords()))
+	t.row("opened", "records "+quotaWords(g))
 	t.row("requested", when(g.GetRequestTime()))
-	t.row("ends", when(g.GetEndTime()))
+	t.row("ends", endWords(g))
 	t.row("justification", g.GetJustification())
 	var who []string
 	for _, s := range g.GetApprovals() {

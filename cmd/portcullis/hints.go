@@ -11,8 +11,8 @@ import (
 var hints = map[vault.Reason]string{
 	vault.ReasonInvalidField:     "mend the field that the message names",
 	vault.ReasonInternal:         "the service's own log has the cause",
-	vault.ReasonStoreUnavailable: "the service's database did not answer: try again",
-	vault.ReasonVaultUnavailable: "HashiCorp Vault is sealed or away: try again once it serves",
+	vault.ReasonStoreUnavailable: "the service's database did not answer: try again; \"portcullis status\" tells when it serves",
+	vault.ReasonVaultUnavailable: "HashiCorp Vault is sealed or away: \"portcullis doctor\" tells which; try again once it serves",
 	vault.ReasonBlobUnavailable:  "the store of ciphertext did not answer: try again",
 	vault.ReasonShuttingDown:     "the service is stopping: try again",
 	vault.ReasonServerBusy:       "the service has as much under way as it takes: try again a little later",
@@ -21,15 +21,20 @@ var hints = map[vault.Reason]string{
 	vault.ReasonStoreOvertaken:   "storing took too long: store the image again",
 	vault.ReasonLogRolledBack:    "the service's database is older than it was: restore the newest one",
 
+	vault.ReasonVaultUnchecked: "wait a moment; if it lasts, ask the operators: a process with the admin role must run and reach HashiCorp Vault",
+	vault.ReasonReconciling:    "wait until the other reconcile is done",
+
+	vault.ReasonDestructionPending: "wait until HashiCorp Vault has destroyed the keys: \"key list\" shows how far it is",
+
 	vault.ReasonRoleNotAllowed:      "use a profile of the right role: \"portcullis whoami\" tells who you are",
-	vault.ReasonCallerSuspended:     "this identity is suspended: ask an admin",
+	vault.ReasonCallerSuspended:     "this identity is suspended: ask an admin why",
 	vault.ReasonContractorUnknown:   "two admins admit a contractor with \"contractor apply FILE\"",
 	vault.ReasonContractorSuspended: "two admins reinstate a contractor with \"contractor apply FILE\"; its old grants stay ended",
 	vault.ReasonSiteMismatch:        "a capture system stores for its own site and lane: use that lane's profile",
 
 	vault.ReasonImageRejected:        "only whole JPEG and PNG images within the service's limits are taken",
 	vault.ReasonRequestIDReused:      "give every image a request ID of its own",
-	vault.ReasonCapturedAtOutOfRange: "set the clock, or give the right time with --captured-at",
+	vault.ReasonCapturedAtOutOfRange: "set the clock, which \"portcullis doctor\" compares with the service's, or give the right time with --captured-at",
 	vault.ReasonPurposeUnknown:       "ask an admin which purposes there are; two admins sanction one with \"purpose apply FILE\"",
 	vault.ReasonPurposeChanged:       "the purpose has a newer version: request the grant anew",
 	vault.ReasonPurposeContractor:    "ask for a grant of a purpose that allows your organisation",
@@ -38,7 +43,7 @@ var hints = map[vault.Reason]string{
 	vault.ReasonPurposeDuration:      "ask for a shorter grant, with --for",
 	vault.ReasonPurposeQuota:         "ask for fewer records, with --max-records",
 	vault.ReasonGrantUnknown:         "\"grant list\" shows the grants that you may know",
-	vault.ReasonGrantPending:         "the grant waits for approval: \"grant get\" shows how far it is",
+	vault.ReasonGrantPending:         "the grant waits for approval: \"grant wait\" tells when it has it",
 	vault.ReasonGrantDecided:         "\"grant get\" shows what became of the grant",
 	vault.ReasonGrantNotActive:       "run \"grant activate\" first",
 	vault.ReasonGrantExpired:         "request a new grant",
@@ -47,11 +52,11 @@ var hints = map[vault.Reason]string{
 	vault.ReasonGrantDenied:          "ask the admins why before you request again",
 	vault.ReasonGrantToken:           "run \"grant activate\" again: only the newest token is good",
 	vault.ReasonGrantTampered:        "the stored grant is not what was signed: treat it as an attack on the service's database",
-	vault.ReasonQuotaExceeded:        "the grant has opened all that it may: request a new one",
+	vault.ReasonQuotaExceeded:        "the grant has opened all that it may; what was opened may be opened again, for more request a new one",
 	vault.ReasonHandleUnknown:        "\"records list --grant GRANT\" shows the handles of this grant",
 	vault.ReasonAccessEnded:          "access was ended while the image was on its way: \"grant get\" shows why",
-	vault.ReasonSignatureInvalid:     "the certificate must be an admin's and valid now",
-	vault.ReasonSignatureStale:       "set this machine's clock",
+	vault.ReasonSignatureInvalid:     "the certificate must be an admin's and valid now: \"portcullis doctor\" looks at it",
+	vault.ReasonSignatureStale:       "set this machine's clock: \"portcullis doctor\" tells how far it is off",
 	vault.ReasonSelfApproval:         "another admin must sign",
 	vault.ReasonAlreadySigned:        "another admin must sign",
 	vault.ReasonApprovalsMissing:     "more admins must approve: \"grant get\" shows how many",
@@ -82,14 +87,40 @@ func hint(err error, body errorBody) string {
 	if body.Reason != "" {
 		return hints[body.Reason]
 	}
-	if body.Kind != "unavailable" {
-		return ""
+	switch body.Kind {
+	case "not_offered":
+		return "the service is older than this command line: \"portcullis whoami\" tells its version"
+	case "unavailable":
+		return connectionHint(body.Message)
 	}
-	switch {
-	case strings.Contains(body.Message, "tls: "):
-		return "the service refused this profile's certificate: has it expired, is it of the same bundle?"
-	case strings.Contains(body.Message, "the service's certificate"), strings.Contains(body.Message, "the service proves"):
-		return "server_id and bundle in the configuration must be those of this service"
+	return ""
+}
+
+// connectionHints says what to try next when no connection came about, by what stands in the
+// message. The first that fits is it.
+var connectionHints = []struct{ has, next string }{
+	{"certificate has expired or is not yet valid", "the service's certificate is not valid by this machine's clock: which of the two is wrong?"},
+	{"the service's certificate is not of", "server_id and bundle in the configuration must be those of this service"},
+	{"the service proves", "server_id and bundle in the configuration must be those of this service"},
+	{"tls: expired certificate", "the service refused this profile's certificate, which has expired: have a new one issued"},
+	{"tls: unknown certificate authority", "the service refused this profile's certificate: it is not of the service's bundle"},
+	{"tls: protocol version", "what listens there does not speak TLS 1.3: is \"server\" in the configuration the service's address?"},
+	{"first record does not look like a TLS handshake", "what listens there does not speak TLS: is \"server\" in the configuration the service's address?"},
+	{"tls: ", "the service refused this profile's certificate: has it expired, is it of the same bundle, is the clock right?"},
+	{"connection refused", "nothing listens there: is the service running, and is \"server\" in the configuration its address?"},
+	{"no such host", "there is no such name: is \"server\" in the configuration right?"},
+	{"server misbehaving", "the name service did not answer: look at this machine's network"},
+	{"no route to host", "there is no way to that machine: look at this machine's network"},
+	{"network is unreachable", "there is no way to that machine: look at this machine's network"},
+	{"timeout", "no answer: is the service's machine up, and does a firewall between drop the packets?"},
+	{"deadline exceeded", "no answer: is the service's machine up, and does a firewall between drop the packets?"},
+}
+
+func connectionHint(message string) string {
+	for _, h := range connectionHints {
+		if strings.Contains(message, h.has) {
+			return h.next + "; " + hintDoctor
+		}
 	}
-	return "is the service running, and is \"server\" in the configuration its address?"
+	return "is the service running, and is \"server\" in the configuration its address? " + hintDoctor
 }

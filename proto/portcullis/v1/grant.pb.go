@@ -115,7 +115,13 @@ type Grant struct {
 	// Distinct records that left under it.
 	RecordsReleased int64 `protobuf:"varint,15,opt,name=records_released,json=recordsReleased,proto3" json:"records_released,omitempty"`
 	// "sha256:<hex>" of the decision that approvers sign.
-	Digest        string `protobuf:"bytes,16,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,16,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Distinct records that may still leave under it; 0 once it has ended.
+	RecordsRemaining int64 `protobuf:"varint,20,opt,name=records_remaining,json=recordsRemaining,proto3" json:"records_remaining,omitempty"`
+	// Until end_time, by the service's clock; 0 once it has ended.
+	TimeRemaining *durationpb.Duration `protobuf:"bytes,21,opt,name=time_remaining,json=timeRemaining,proto3" json:"time_remaining,omitempty"`
+	// The service's time as of which all of this is so.
+	ReadTime      *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +266,27 @@ func (x *Grant) GetDigest() string {
 		return x.Digest
 	}
 	return ""
+}
+
+func (x *Grant) GetRecordsRemaining() int64 {
+	if x != nil {
+		return x.RecordsRemaining
+	}
+	return 0
+}
+
+func (x *Grant) GetTimeRemaining() *durationpb.Duration {
+	if x != nil {
+		return x.TimeRemaining
+	}
+	return nil
+}
+
+func (x *Grant) GetReadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadTime
+	}
+	return nil
 }
 
 // Preview is what a grant would open, as of now.
@@ -1161,7 +1188,7 @@ var File_portcullis_v1_grant_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/grant.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\x9f\x06\n" +
+	"\x19portcullis/v1/grant.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xc7\a\n" +
 	"\x05Grant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.portcullis.v1.Grant.StateR\x05state\x12\x18\n" +
@@ -1180,7 +1207,10 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\x12approvals_required\x18\r \x01(\x05R\x11approvalsRequired\x126\n" +
 	"\tapprovals\x18\x0e \x03(\v2\x18.portcullis.v1.SignatureR\tapprovals\x12)\n" +
 	"\x10records_released\x18\x0f \x01(\x03R\x0frecordsReleased\x12\x16\n" +
-	"\x06digest\x18\x10 \x01(\tR\x06digest\"\xa2\x01\n" +
+	"\x06digest\x18\x10 \x01(\tR\x06digest\x12+\n" +
+	"\x11records_remaining\x18\x14 \x01(\x03R\x10recordsRemaining\x12@\n" +
+	"\x0etime_remaining\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\rtimeRemaining\x127\n" +
+	"\tread_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\"\xa2\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x01\x12\x12\n" +
@@ -1302,42 +1332,44 @@ var file_portcullis_v1_grant_proto_depIdxs = []int32{
 	20, // 2: portcullis.v1.Grant.request_time:type_name -> google.protobuf.Timestamp
 	20, // 3: portcullis.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
 	21, // 4: portcullis.v1.Grant.approvals:type_name -> portcullis.v1.Signature
-	19, // 5: portcullis.v1.RequestGrantRequest.scope:type_name -> portcullis.v1.Scope
-	22, // 6: portcullis.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 7: portcullis.v1.RequestGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 8: portcullis.v1.GetGrantResponse.grant:type_name -> portcullis.v1.Grant
-	2,  // 9: portcullis.v1.GetGrantResponse.preview:type_name -> portcullis.v1.Preview
-	0,  // 10: portcullis.v1.ListGrantsRequest.states:type_name -> portcullis.v1.Grant.State
-	1,  // 11: portcullis.v1.ListGrantsResponse.grants:type_name -> portcullis.v1.Grant
-	21, // 12: portcullis.v1.ApproveGrantRequest.signature:type_name -> portcullis.v1.Signature
-	1,  // 13: portcullis.v1.ApproveGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 14: portcullis.v1.DenyGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 15: portcullis.v1.ActivateGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 16: portcullis.v1.RevokeGrantResponse.grant:type_name -> portcullis.v1.Grant
-	23, // 17: portcullis.v1.RevokeGrantResponse.barrier:type_name -> portcullis.v1.Barrier
-	1,  // 18: portcullis.v1.RetireGrantResponse.grant:type_name -> portcullis.v1.Grant
-	23, // 19: portcullis.v1.RetireGrantResponse.barrier:type_name -> portcullis.v1.Barrier
-	3,  // 20: portcullis.v1.GrantService.RequestGrant:input_type -> portcullis.v1.RequestGrantRequest
-	5,  // 21: portcullis.v1.GrantService.GetGrant:input_type -> portcullis.v1.GetGrantRequest
-	7,  // 22: portcullis.v1.GrantService.ListGrants:input_type -> portcullis.v1.ListGrantsRequest
-	9,  // 23: portcullis.v1.GrantService.ApproveGrant:input_type -> portcullis.v1.ApproveGrantRequest
-	11, // 24: portcullis.v1.GrantService.DenyGrant:input_type -> portcullis.v1.DenyGrantRequest
-	13, // 25: portcullis.v1.GrantService.ActivateGrant:input_type -> portcullis.v1.ActivateGrantRequest
-	15, // 26: portcullis.v1.GrantService.RevokeGrant:input_type -> portcullis.v1.RevokeGrantRequest
-	17, // 27: portcullis.v1.GrantService.RetireGrant:input_type -> portcullis.v1.RetireGrantRequest
-	4,  // 28: portcullis.v1.GrantService.RequestGrant:output_type -> portcullis.v1.RequestGrantResponse
-	6,  // 29: portcullis.v1.GrantService.GetGrant:output_type -> portcullis.v1.GetGrantResponse
-	8,  // 30: portcullis.v1.GrantService.ListGrants:output_type -> portcullis.v1.ListGrantsResponse
-	10, // 31: portcullis.v1.GrantService.ApproveGrant:output_type -> portcullis.v1.ApproveGrantResponse
-	12, // 32: portcullis.v1.GrantService.DenyGrant:output_type -> portcullis.v1.DenyGrantResponse
-	14, // 33: portcullis.v1.GrantService.ActivateGrant:output_type -> portcullis.v1.ActivateGrantResponse
-	16, // 34: portcullis.v1.GrantService.RevokeGrant:output_type -> portcullis.v1.RevokeGrantResponse
-	18, // 35: portcullis.v1.GrantService.RetireGrant:output_type -> portcullis.v1.RetireGrantResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	22, // 5: portcullis.v1.Grant.time_remaining:type_name -> google.protobuf.Duration
+	20, // 6: portcullis.v1.Grant.read_time:type_name -> google.protobuf.Timestamp
+	19, // 7: portcullis.v1.RequestGrantRequest.scope:type_name -> portcullis.v1.Scope
+	22, // 8: portcullis.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	1,  // 9: portcullis.v1.RequestGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 10: portcullis.v1.GetGrantResponse.grant:type_name -> portcullis.v1.Grant
+	2,  // 11: portcullis.v1.GetGrantResponse.preview:type_name -> portcullis.v1.Preview
+	0,  // 12: portcullis.v1.ListGrantsRequest.states:type_name -> portcullis.v1.Grant.State
+	1,  // 13: portcullis.v1.ListGrantsResponse.grants:type_name -> portcullis.v1.Grant
+	21, // 14: portcullis.v1.ApproveGrantRequest.signature:type_name -> portcullis.v1.Signature
+	1,  // 15: portcullis.v1.ApproveGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 16: portcullis.v1.DenyGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 17: portcullis.v1.ActivateGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 18: portcullis.v1.RevokeGrantResponse.grant:type_name -> portcullis.v1.Grant
+	23, // 19: portcullis.v1.RevokeGrantResponse.barrier:type_name -> portcullis.v1.Barrier
+	1,  // 20: portcullis.v1.RetireGrantResponse.grant:type_name -> portcullis.v1.Grant
+	23, // 21: portcullis.v1.RetireGrantResponse.barrier:type_name -> portcullis.v1.Barrier
+	3,  // 22: portcullis.v1.GrantService.RequestGrant:input_type -> portcullis.v1.RequestGrantRequest
+	5,  // 23: portcullis.v1.GrantService.GetGrant:input_type -> portcullis.v1.GetGrantRequest
+	7,  // 24: portcullis.v1.GrantService.ListGrants:input_type -> portcullis.v1.ListGrantsRequest
+	9,  // 25: portcullis.v1.GrantService.ApproveGrant:input_type -> portcullis.v1.ApproveGrantRequest
+	11, // 26: portcullis.v1.GrantService.DenyGrant:input_type -> portcullis.v1.DenyGrantRequest
+	13, // 27: portcullis.v1.GrantService.ActivateGrant:input_type -> portcullis.v1.ActivateGrantRequest
+	15, // 28: portcullis.v1.GrantService.RevokeGrant:input_type -> portcullis.v1.RevokeGrantRequest
+	17, // 29: portcullis.v1.GrantService.RetireGrant:input_type -> portcullis.v1.RetireGrantRequest
+	4,  // 30: portcullis.v1.GrantService.RequestGrant:output_type -> portcullis.v1.RequestGrantResponse
+	6,  // 31: portcullis.v1.GrantService.GetGrant:output_type -> portcullis.v1.GetGrantResponse
+	8,  // 32: portcullis.v1.GrantService.ListGrants:output_type -> portcullis.v1.ListGrantsResponse
+	10, // 33: portcullis.v1.GrantService.ApproveGrant:output_type -> portcullis.v1.ApproveGrantResponse
+	12, // 34: portcullis.v1.GrantService.DenyGrant:output_type -> portcullis.v1.DenyGrantResponse
+	14, // 35: portcullis.v1.GrantService.ActivateGrant:output_type -> portcullis.v1.ActivateGrantResponse
+	16, // 36: portcullis.v1.GrantService.RevokeGrant:output_type -> portcullis.v1.RevokeGrantResponse
+	18, // 37: portcullis.v1.GrantService.RetireGrant:output_type -> portcullis.v1.RetireGrantResponse
+	30, // [30:38] is the sub-list for method output_type
+	22, // [22:30] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_grant_proto_init() }

@@ -9,6 +9,7 @@ package portcullisv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -20,6 +21,111 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// Standing is whether a caller may call anything else.
+type Standing int32
+
+const (
+	// The database did not answer.
+	Standing_STANDING_UNSPECIFIED Standing = 0
+	Standing_STANDING_ACTIVE      Standing = 1
+	// Suspended, or of a contractor that is suspended or unknown: standing_reason says which.
+	Standing_STANDING_REFUSED Standing = 2
+)
+
+// Enum value maps for Standing.
+var (
+	Standing_name = map[int32]string{
+		0: "STANDING_UNSPECIFIED",
+		1: "STANDING_ACTIVE",
+		2: "STANDING_REFUSED",
+	}
+	Standing_value = map[string]int32{
+		"STANDING_UNSPECIFIED": 0,
+		"STANDING_ACTIVE":      1,
+		"STANDING_REFUSED":     2,
+	}
+)
+
+func (x Standing) Enum() *Standing {
+	p := new(Standing)
+	*p = x
+	return p
+}
+
+func (x Standing) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Standing) Descriptor() protoreflect.EnumDescriptor {
+	return file_portcullis_v1_identity_proto_enumTypes[0].Descriptor()
+}
+
+func (Standing) Type() protoreflect.EnumType {
+	return &file_portcullis_v1_identity_proto_enumTypes[0]
+}
+
+func (x Standing) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Standing.Descriptor instead.
+func (Standing) EnumDescriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{0}
+}
+
+type Part_State int32
+
+const (
+	Part_STATE_UNSPECIFIED Part_State = 0
+	Part_STATE_UP          Part_State = 1
+	Part_STATE_DOWN        Part_State = 2
+	// HashiCorp Vault answers, and is sealed.
+	Part_STATE_SEALED Part_State = 3
+)
+
+// Enum value maps for Part_State.
+var (
+	Part_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_UP",
+		2: "STATE_DOWN",
+		3: "STATE_SEALED",
+	}
+	Part_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_UP":          1,
+		"STATE_DOWN":        2,
+		"STATE_SEALED":      3,
+	}
+)
+
+func (x Part_State) Enum() *Part_State {
+	p := new(Part_State)
+	*p = x
+	return p
+}
+
+func (x Part_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Part_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_portcullis_v1_identity_proto_enumTypes[1].Descriptor()
+}
+
+func (Part_State) Type() protoreflect.EnumType {
+	return &file_portcullis_v1_identity_proto_enumTypes[1]
+}
+
+func (x Part_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Part_State.Descriptor instead.
+func (Part_State) EnumDescriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{2, 0}
+}
 
 type WhoAmIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -129,19 +235,349 @@ func (x *WhoAmIResponse) GetVersion() string {
 	return ""
 }
 
+// Part is something that the service stands on.
+type Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "vault" is HashiCorp Vault; "database"; "lease" is this node's, without which it releases
+	// nothing. More may come.
+	Name  string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State Part_State `protobuf:"varint,2,opt,name=state,proto3,enum=portcullis.v1.Part_State" json:"state,omitempty"`
+	// When the service last looked.
+	CheckTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_portcullis_v1_identity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_identity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Part) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Part) GetState() Part_State {
+	if x != nil {
+		return x.State
+	}
+	return Part_STATE_UNSPECIFIED
+}
+
+func (x *Part) GetCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckTime
+	}
+	return nil
+}
+
+// Work is what waits for admins, or for HashiCorp Vault, by now.
+type Work struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decisions that wait for signatures, newest first: at most 20.
+	OpenDecisions []*Decision `protobuf:"bytes,1,rep,name=open_decisions,json=openDecisions,proto3" json:"open_decisions,omitempty"`
+	// How many there are.
+	OpenDecisionCount int64 `protobuf:"varint,2,opt,name=open_decision_count,json=openDecisionCount,proto3" json:"open_decision_count,omitempty"`
+	// Keys that are being revoked, restored and destroyed.
+	KeysRevoking   int64 `protobuf:"varint,3,opt,name=keys_revoking,json=keysRevoking,proto3" json:"keys_revoking,omitempty"`
+	KeysRestoring  int64 `protobuf:"varint,4,opt,name=keys_restoring,json=keysRestoring,proto3" json:"keys_restoring,omitempty"`
+	KeysDestroying int64 `protobuf:"varint,5,opt,name=keys_destroying,json=keysDestroying,proto3" json:"keys_destroying,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Work) Reset() {
+	*x = Work{}
+	mi := &file_portcullis_v1_identity_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Work) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Work) ProtoMessage() {}
+
+func (x *Work) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_identity_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Work.ProtoReflect.Descriptor instead.
+func (*Work) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Work) GetOpenDecisions() []*Decision {
+	if x != nil {
+		return x.OpenDecisions
+	}
+	return nil
+}
+
+func (x *Work) GetOpenDecisionCount() int64 {
+	if x != nil {
+		return x.OpenDecisionCount
+	}
+	return 0
+}
+
+func (x *Work) GetKeysRevoking() int64 {
+	if x != nil {
+		return x.KeysRevoking
+	}
+	return 0
+}
+
+func (x *Work) GetKeysRestoring() int64 {
+	if x != nil {
+		return x.KeysRestoring
+	}
+	return 0
+}
+
+func (x *Work) GetKeysDestroying() int64 {
+	if x != nil {
+		return x.KeysDestroying
+	}
+	return 0
+}
+
+type GetStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusRequest) Reset() {
+	*x = GetStatusRequest{}
+	mi := &file_portcullis_v1_identity_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusRequest) ProtoMessage() {}
+
+func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_identity_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
+func (*GetStatusRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{4}
+}
+
+type GetStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID of the certificate that the caller showed.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// capture, contractor, admin or auditor.
+	Role     string   `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Standing Standing `protobuf:"varint,3,opt,name=standing,proto3,enum=portcullis.v1.Standing" json:"standing,omitempty"`
+	// The reason, as calls would give it, if the standing is refused.
+	StandingReason string `protobuf:"bytes,4,opt,name=standing_reason,json=standingReason,proto3" json:"standing_reason,omitempty"`
+	// Version of the service.
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// The service's clock.
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Empty for those whose standing is refused.
+	Parts []*Part `protobuf:"bytes,7,rep,name=parts,proto3" json:"parts,omitempty"`
+	// For admins, while the database answers.
+	Work *Work `protobuf:"bytes,8,opt,name=work,proto3" json:"work,omitempty"`
+	// For auditors, while the database answers: events in the log.
+	LogSize       int64 `protobuf:"varint,9,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse) Reset() {
+	*x = GetStatusResponse{}
+	mi := &file_portcullis_v1_identity_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse) ProtoMessage() {}
+
+func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_identity_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_identity_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetStatusResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetStanding() Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return Standing_STANDING_UNSPECIFIED
+}
+
+func (x *GetStatusResponse) GetStandingReason() string {
+	if x != nil {
+		return x.StandingReason
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetWork() *Work {
+	if x != nil {
+		return x.Work
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetLogSize() int64 {
+	if x != nil {
+		return x.LogSize
+	}
+	return 0
+}
+
 var File_portcullis_v1_identity_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_identity_proto_rawDesc = "" +
 	"\n" +
-	"\x1cportcullis/v1/identity.proto\x12\rportcullis.v1\"\x0f\n" +
+	"\x1cportcullis/v1/identity.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\x0f\n" +
 	"\rWhoAmIRequest\"}\n" +
 	"\x0eWhoAmIResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12-\n" +
 	"\x12certificate_digest\x18\x03 \x01(\tR\x11certificateDigest\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion2X\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xd6\x01\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x19.portcullis.v1.Part.StateR\x05state\x129\n" +
+	"\n" +
+	"check_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\"N\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bSTATE_UP\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STATE_DOWN\x10\x02\x12\x10\n" +
+	"\fSTATE_SEALED\x10\x03\"\xeb\x01\n" +
+	"\x04Work\x12>\n" +
+	"\x0eopen_decisions\x18\x01 \x03(\v2\x17.portcullis.v1.DecisionR\ropenDecisions\x12.\n" +
+	"\x13open_decision_count\x18\x02 \x01(\x03R\x11openDecisionCount\x12#\n" +
+	"\rkeys_revoking\x18\x03 \x01(\x03R\fkeysRevoking\x12%\n" +
+	"\x0ekeys_restoring\x18\x04 \x01(\x03R\rkeysRestoring\x12'\n" +
+	"\x0fkeys_destroying\x18\x05 \x01(\x03R\x0ekeysDestroying\"\x12\n" +
+	"\x10GetStatusRequest\"\xdb\x02\n" +
+	"\x11GetStatusResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x123\n" +
+	"\bstanding\x18\x03 \x01(\x0e2\x17.portcullis.v1.StandingR\bstanding\x12'\n" +
+	"\x0fstanding_reason\x18\x04 \x01(\tR\x0estandingReason\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12;\n" +
+	"\vserver_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\x12)\n" +
+	"\x05parts\x18\a \x03(\v2\x13.portcullis.v1.PartR\x05parts\x12'\n" +
+	"\x04work\x18\b \x01(\v2\x13.portcullis.v1.WorkR\x04work\x12\x19\n" +
+	"\blog_size\x18\t \x01(\x03R\alogSize*O\n" +
+	"\bStanding\x12\x18\n" +
+	"\x14STANDING_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSTANDING_ACTIVE\x10\x01\x12\x14\n" +
+	"\x10STANDING_REFUSED\x10\x022\xa8\x01\n" +
 	"\x0fIdentityService\x12E\n" +
-	"\x06WhoAmI\x12\x1c.portcullis.v1.WhoAmIRequest\x1a\x1d.portcullis.v1.WhoAmIResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
+	"\x06WhoAmI\x12\x1c.portcullis.v1.WhoAmIRequest\x1a\x1d.portcullis.v1.WhoAmIResponse\x12N\n" +
+	"\tGetStatus\x12\x1f.portcullis.v1.GetStatusRequest\x1a .portcullis.v1.GetStatusResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
 
 var (
 	file_portcullis_v1_identity_proto_rawDescOnce sync.Once
@@ -155,19 +591,37 @@ func file_portcullis_v1_identity_proto_rawDescGZIP() []byte {
 	return file_portcullis_v1_identity_proto_rawDescData
 }
 
-var file_portcullis_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_portcullis_v1_identity_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_portcullis_v1_identity_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_portcullis_v1_identity_proto_goTypes = []any{
-	(*WhoAmIRequest)(nil),  // 0: portcullis.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil), // 1: portcullis.v1.WhoAmIResponse
+	(Standing)(0),                 // 0: portcullis.v1.Standing
+	(Part_State)(0),               // 1: portcullis.v1.Part.State
+	(*WhoAmIRequest)(nil),         // 2: portcullis.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),        // 3: portcullis.v1.WhoAmIResponse
+	(*Part)(nil),                  // 4: portcullis.v1.Part
+	(*Work)(nil),                  // 5: portcullis.v1.Work
+	(*GetStatusRequest)(nil),      // 6: portcullis.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 7: portcullis.v1.GetStatusResponse
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Decision)(nil),              // 9: portcullis.v1.Decision
 }
 var file_portcullis_v1_identity_proto_depIdxs = []int32{
-	0, // 0: portcullis.v1.IdentityService.WhoAmI:input_type -> portcullis.v1.WhoAmIRequest
-	1, // 1: portcullis.v1.IdentityService.WhoAmI:output_type -> portcullis.v1.WhoAmIResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: portcullis.v1.Part.state:type_name -> portcullis.v1.Part.State
+	8, // 1: portcullis.v1.Part.check_time:type_name -> google.protobuf.Timestamp
+	9, // 2: portcullis.v1.Work.open_decisions:type_name -> portcullis.v1.Decision
+	0, // 3: portcullis.v1.GetStatusResponse.standing:type_name -> portcullis.v1.Standing
+	8, // 4: portcullis.v1.GetStatusResponse.server_time:type_name -> google.protobuf.Timestamp
+	4, // 5: portcullis.v1.GetStatusResponse.parts:type_name -> portcullis.v1.Part
+	5, // 6: portcullis.v1.GetStatusResponse.work:type_name -> portcullis.v1.Work
+	2, // 7: portcullis.v1.IdentityService.WhoAmI:input_type -> portcullis.v1.WhoAmIRequest
+	6, // 8: portcullis.v1.IdentityService.GetStatus:input_type -> portcullis.v1.GetStatusRequest
+	3, // 9: portcullis.v1.IdentityService.WhoAmI:output_type -> portcullis.v1.WhoAmIResponse
+	7, // 10: portcullis.v1.IdentityService.GetStatus:output_type -> portcullis.v1.GetStatusResponse
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_identity_proto_init() }
@@ -175,18 +629,20 @@ func file_portcullis_v1_identity_proto_init() {
 	if File_portcullis_v1_identity_proto != nil {
 		return
 	}
+	file_portcullis_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_identity_proto_rawDesc), len(file_portcullis_v1_identity_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_portcullis_v1_identity_proto_goTypes,
 		DependencyIndexes: file_portcullis_v1_identity_proto_depIdxs,
+		EnumInfos:         file_portcullis_v1_identity_proto_enumTypes,
 		MessageInfos:      file_portcullis_v1_identity_proto_msgTypes,
 	}.Build()
 	File_portcullis_v1_identity_proto = out.File
