@@ -3,6 +3,7 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,7 +132,7 @@ func (g *Gate) forget(now time.Time) {
 func (e ending) covers(r vault.Release) bool {
 	_, grant := e.grants[r.Grant]
 	_, record := e.records[r.Record.ID]
-	return grant || record || (e.Contractor != "" && e.Contractor == r.Contractor)
+	return grant || record || (e.Contractor != "" && e.Contractor == r.Contractor) || slices.Contains(e.Callers, r.Caller.ID)
 }
 
 // concerns says whether the caller's connections are cut, sending or not.
@@ -139,12 +140,10 @@ func (e ending) concerns(c vault.Caller) bool {
 	if e.Contractor != "" && c.Role == vault.RoleContractor && c.Org == e.Contractor {
 		return true
 	}
-	for _, id := range e.Grantees {
-		if id == c.ID {
-			return true
-		}
+	if slices.Contains(e.Callers, c.ID) {
+		return e.Spare == "" || e.Spare != c.Addr
 	}
-	return false
+	return slices.Contains(e.Grantees, c.ID)
 }
 
 func set(ids []vault.ID) map[vault.ID]struct{} {

@@ -87,14 +87,18 @@ type Node struct {
 	clock func() time.Time
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	seen  int64          // the newest ending that was followed
-	acted map[int64]bool // endings of this process's own, acted on before they were followed
+	renewal chan error // of a call to Renew under way; used by one goroutine
+
+	mu     sync.Mutex
+	seen   int64                   // this ending and all before it were acted on
+	acted  map[int64]bool          // others that were
+	acting map[int64]chan struct{} // those being acted on, closed when that is over
+	work   sync.WaitGroup          // what Run has begun
 }
 
 // Join makes this process a node: its gate opens, as long as Run renews the lease.
 func Join(ctx context.Context, g *Gate, reg Register, clock func() time.Time, log *slog.Logger) (*Node, error) {
-	n := &Node{id: vault.NewID().String(), gate: g, reg: reg, clock: clock, log: log, acted: map[int64]bool{}}
+	n := &Node{id: vault.NewID().String(), gate: g, reg: reg, clock: clock, log: log, acted: map[int64]bool{}, acting: map[int64]chan struct{}{}}
 	g.lease.Store(new(int64)) // shut until the lease is there
 	var err error
 	if n.seen, err = reg.LastEnding(ctx); err != nil {
@@ -102,6 +106,9 @@ func Join(ctx context.Context, g *Gate, reg Register, clock func() time.Time, lo
 	}
 	return n, n.renew(ctx)
 }
+
+// Leased says whether this node may release at the moment.
+func (n *Node) Leased() bool { return leased(&n.gate.lease, n.clock()) }
 
 // Run follows endings and renews the lease until ctx ends; then it gives the lease back.
 func (n *Node) Run(ctx context.Context) {
@@ -115,9 +122,25 @@ func (n *Node) Run(ctx context.Context) {
 		}
 	})
 	renewing.Wait()
+	n.work.Wait()
 	n.gate.lease.Store(new(int64))
-	if err := n.reg.Leave(context.WithoutCancel(ctx), n.id); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewEvery)
+	defer cancel()
+	left := make(chan error, 1)
+	go func() { left <- n.reg.Leave(ctx, n.id) }()
+	if _, err := within(ctx, left); err != nil {
 		n.log.Warn("this node's lease is left to run out", "error", err)
+	}
+}
+
+// within waits for an answer no longer than ctx. The database may take an operation and not
+// heed the context any more; closing it ends the call.
+func within(ctx context.Context, answer <-chan error) (answered bool, err error) {
+	select {
+	case err := <-answer:
+		return true, err
+	case <-ctx.Done():
+		return false, ctx.Err()
 	}
 }
 
@@ -155,11 +178,26 @@ func (n *Node) renewing(ctx context.Context) {
 	})
 }
 
+// renew asks for a lease, and gives up in time to see that the last one is over. What was asked
+// and not answered is waited for the next time: this node then takes no lease from it, for it
+// does not count from now.
 func (n *Node) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
+	if n.renewal != nil {
+		if answered, _ := within(ctx, n.renewal); !answered {
+			return ctx.Err()
+		}
+	}
 	until := n.clock().Add(leaseFor)
-	if err := n.reg.Renew(ctx, n.id, until); err != nil {
+	renewal := make(chan error, 1)
+	n.renewal = renewal
+	go func() { renewal <- n.reg.Renew(ctx, n.id, until) }()
+	answered, err := within(ctx, renewal)
+	if answered {
+		n.renewal = nil
+	}
+	if err != nil {
 		return err
 	}
 	us := until.UnixMicro()
@@ -167,6 +205,8 @@ func (n *Node) renew(ctx context.Context) error {
 	return nil
 }
 
+// follow begins to act on endings that are new, side by side: a send that does not end must
+// not hold up the others.
 func (n *Node) follow(ctx context.Context) error {
 	n.mu.Lock()
 	seen := n.seen
@@ -175,30 +215,56 @@ func (n *Node) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	whole := true // nothing before is still to be acted on
 	for i, e := range endings {
-		if err := n.act(ctx, numbers[i], e); err != nil {
-			return err
+		number := numbers[i]
+		if whole = whole && n.acted[number]; whole {
+			delete(n.acted, number)
+			n.seen = number
+		} else if !n.acted[number] && n.acting[number] == nil {
+			n.work.Go(func() {
+				if err := n.act(ctx, number, e); err != nil && ctx.Err() == nil {
+					n.log.Warn("this node can not follow endings", "error", err)
+				}
+			})
 		}
-		n.mu.Lock()
-		n.seen = numbers[i]
-		delete(n.acted, numbers[i])
-		n.mu.Unlock()
 	}
 	return nil
 }
 
-// act does what an ending asks, once: doing it again would cut connections made since.
+// act does what an ending asks, once: doing it again would cut connections made since. It
+// returns when that is done, whoever does it.
 func (n *Node) act(ctx context.Context, number int64, e vault.Ending) error {
+	for {
+		n.mu.Lock()
+		if number <= n.seen || n.acted[number] {
+			n.mu.Unlock()
+			return nil
+		}
+		other := n.acting[number]
+		if other == nil {
+			break
+		}
+		n.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	over := make(chan struct{})
+	n.acting[number] = over
+	n.mu.Unlock()
+	err := n.confirm(ctx, number, e)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if number <= n.seen || n.acted[number] {
-		return nil
+	if delete(n.acting, number); err == nil {
+		n.acted[number] = true
 	}
-	if err := n.confirm(ctx, number, e); err != nil {
-		return err
-	}
-	n.acted[number] = true
-	return nil
+	close(over)
+	return err
 }
 
 // confirm ends at the gate what an ending covers, and says so. It may be done twice.

@@ -20,6 +20,7 @@ type register struct {
 	endings   []vault.Ending
 	confirmed map[int64]map[string]vault.Barrier
 	cut       map[string]bool // nodes whose calls fail
+	hang      chan struct{}   // calls to Renew and Leave wait for it, whatever their context says
 }
 
 var errCut = errors.New("cut off")
@@ -29,6 +30,9 @@ func newRegister() *register {
 }
 
 func (r *register) Renew(_ context.Context, node string, until time.Time) error {
+	if hang := r.hanging(); hang != nil {
+		<-hang
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cut[node] {
@@ -39,10 +43,19 @@ func (r *register) Renew(_ context.Context, node string, until time.Time) error 
 }
 
 func (r *register) Leave(_ context.Context, node string) error {
+	if hang := r.hanging(); hang != nil {
+		<-hang
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.leases, node)
 	return nil
+}
+
+func (r *register) hanging() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hang
 }
 
 func (r *register) AddEnding(_ context.Context, e vault.Ending) (int64, error) {
@@ -235,5 +248,86 @@ func TestSendThatDoesNotEndIsNoSuccess(t *testing.T) {
 		}
 		stop()
 		running.Wait()
+	})
+}
+
+// TestEndingsDoNotWaitForEachOther: while one send does not end, other endings go through, those
+// of this process and those of others.
+func TestEndingsDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegister()
+		n := join(t, r)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { n.node.Run(ctx) })
+		stuck := vault.NewID()
+		leave, err := n.Enter(someRelease(1, stuck))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, local := range []*Node{n.node, nil} {
+			running.Go(func() {
+				_, _ = NewNodes(r, local, time.Now).End(ctx, vault.Ending{Index: 2, Grants: []vault.ID{stuck}})
+			})
+		}
+		time.Sleep(time.Second)
+		for _, local := range []*Node{n.node, nil} {
+			start := time.Now()
+			_, err := NewNodes(r, local, time.Now).End(ctx, vault.Ending{Index: 3, Grants: []vault.ID{vault.NewID()}, Grantees: []string{"grantee"}})
+			if took := time.Since(start); err != nil || took > time.Second {
+				t.Errorf("another ending took %v: %v", took, err)
+			}
+		}
+		leave()
+		time.Sleep(time.Minute)
+		if got := n.resets.Load(); got != 2 {
+			t.Errorf("two endings reset connections %d times", got)
+		}
+		n.node.mu.Lock()
+		if n.node.seen != 4 || len(n.node.acted) != 0 || len(n.node.acting) != 0 {
+			t.Errorf("%d endings are followed, %d and %d remembered", n.node.seen, len(n.node.acted), len(n.node.acting))
+		}
+		n.node.mu.Unlock()
+		stop()
+		running.Wait()
+	})
+}
+
+// TestRenewalThatHangs: a database that never answers does not keep a node from cutting its
+// connections when its lease is over, nor from stopping.
+func TestRenewalThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegister()
+		n := join(t, r)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { n.node.Run(ctx) })
+		time.Sleep(time.Minute)
+		hang := make(chan struct{})
+		set := func(to chan struct{}) {
+			r.mu.Lock()
+			r.hang = to
+			r.mu.Unlock()
+		}
+		set(hang)
+		time.Sleep(leaseFor + renewEvery)
+		if n.node.Leased() || n.all.Load() != 1 {
+			t.Errorf("without a lease all connections were cut %d times, want once", n.all.Load())
+		}
+		set(nil)
+		close(hang)
+		time.Sleep(2 * renewEvery)
+		if !n.node.Leased() {
+			t.Error("no lease once the database answers")
+		}
+		hang = make(chan struct{})
+		set(hang)
+		stop()
+		start := time.Now()
+		running.Wait()
+		if took := time.Since(start); took > leaseFor {
+			t.Errorf("stopping took %v", took)
+		}
+		close(hang)
 	})
 }
