@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portcullis/portcullis/internal/imaging"
+	"github.com/portcullis/portcullis/vault/breach"
 )
 
 // config is what the daemon is told. Every setting can stand in the YAML file, in an
@@ -48,6 +50,11 @@ type config struct {
 		MaxBytes  int64 `koanf:"max_bytes"`
 		MaxPixels int64 `koanf:"max_pixels"`
 	} `koanf:"images"`
+	Reconcile struct {
+		Grace time.Duration `koanf:"grace"`
+		Keep  time.Duration `koanf:"keep"`
+		Every time.Duration `koanf:"every"`
+	} `koanf:"reconcile"`
 	Log struct {
 		Level string `koanf:"level"`
 	} `koanf:"log"`
@@ -57,37 +64,49 @@ type config struct {
 
 	// Tests do not wait as long as a service does.
 	sweepEvery  time.Duration
+	markEvery   time.Duration
 	receiveTime time.Duration // 0: the server's own
 	seams       *seams        // nil outside of tests
 }
 
-// setting describes one key of the configuration.
+// setting describes one key of the configuration. docs/configuration.md is made of these.
 type setting struct {
-	key  string
-	help string
-	at   func(*config) any // a pointer to its field
-	path bool              // relative ones count from the file's directory
-	none bool              // may be empty
+	key   string
+	help  string
+	def   any               // holds when nothing is said, of the field's type
+	at    func(*config) any // a pointer to its field
+	path  bool              // relative ones count from the file's directory
+	none  bool              // may be empty
+	roles []string          // those that need it; all of them if none stands here
 }
 
 var settings = []setting{
-	{key: "listen", help: "address to listen on, host:port", at: func(c *config) any { return &c.Listen }},
+	{key: "listen", help: "address to listen on, host:port", def: "127.0.0.1:8443", at: func(c *config) any { return &c.Listen }},
 	{key: "trust_domain", help: "trust domain of all SPIFFE IDs", at: func(c *config) any { return &c.TrustDomain }},
 	{key: "roles", help: "what this process does, of capture,grants,release,admin: it loads the Vault credentials of these alone",
-		at: func(c *config) any { return &c.Roles }},
+		def: roleCapture + "," + roleGrants + "," + roleRelease + "," + roleAdmin, at: func(c *config) any { return &c.Roles }},
 	{key: "tls.certificate", help: "PEM file: the service's certificate, SPIFFE ID spiffe://<trust domain>/portcullisd", path: true,
 		at: func(c *config) any { return &c.TLS.Certificate }},
 	{key: "tls.key", help: "PEM file: its key", path: true, at: func(c *config) any { return &c.TLS.Key }},
 	{key: "tls.bundle", help: "PEM file: the authorities whose callers are admitted", path: true, at: func(c *config) any { return &c.TLS.Bundle }},
 	{key: "vault.address", help: "HashiCorp Vault, https://host:port", at: func(c *config) any { return &c.Vault.Address }},
 	{key: "vault.ca", help: "PEM file: the authorities of Vault's certificate", path: true, at: func(c *config) any { return &c.Vault.CA }},
-	{key: "vault.mount", help: "path of the transit mount", at: func(c *config) any { return &c.Vault.Mount }},
-	{key: "vault.credentials", help: "directory of the credentials that setup wrote", path: true, at: func(c *config) any { return &c.Vault.Credentials }},
+	{key: "vault.mount", help: "path of the transit mount", def: "portcullis", at: func(c *config) any { return &c.Vault.Mount }},
+	{key: "vault.credentials", help: "directory of the credentials that setup wrote: <role>.json of this process's roles", path: true,
+		roles: []string{roleCapture, roleGrants, roleAdmin}, at: func(c *config) any { return &c.Vault.Credentials }},
 	{key: "store.path", help: "SQLite file of facts and log", path: true, at: func(c *config) any { return &c.Store.Path }},
 	{key: "blobs.path", help: "directory of the ciphertext", path: true, at: func(c *config) any { return &c.Blobs.Path }},
-	{key: "images.max_bytes", help: "largest image taken, in bytes", at: func(c *config) any { return &c.Images.MaxBytes }},
-	{key: "images.max_pixels", help: "largest image taken, in pixels", at: func(c *config) any { return &c.Images.MaxPixels }},
-	{key: "log.level", help: "debug, info, warn or error", at: func(c *config) any { return &c.Log.Level }},
+	{key: "images.max_bytes", help: "largest image taken, in bytes", def: int64(defaultMaxBytes), roles: []string{roleCapture},
+		at: func(c *config) any { return &c.Images.MaxBytes }},
+	{key: "images.max_pixels", help: "largest image taken, in pixels", def: int64(defaultMaxPixels), roles: []string{roleCapture},
+		at: func(c *config) any { return &c.Images.MaxPixels }},
+	{key: "reconcile.grace", help: "how old ciphertext or a key without a record must be to be put aside, from 10m to 168h: longer than any store takes",
+		def: breach.DefaultGrace, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Grace }},
+	{key: "reconcile.keep", help: "how long they stay aside before they are destroyed, from 24h to 8760h",
+		def: breach.DefaultKeep, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Keep }},
+	{key: "reconcile.every", help: "how often the daemon reconciles, from 10m to 168h; it does at start, too",
+		def: 24 * time.Hour, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Every }},
+	{key: "log.level", help: "what the log tells: debug, info, warn or error, and what is graver", def: "info", at: func(c *config) any { return &c.Log.Level }},
 	{key: "metrics.listen", help: "address of the page of metrics, host:port, plain HTTP: keep it on loopback; none if empty", none: true,
 		at: func(c *config) any { return &c.Metrics.Listen }},
 }
@@ -113,13 +132,20 @@ var allRoles = []string{roleCapture, roleGrants, roleRelease, roleAdmin}
 
 func (c config) roles() []string { return strings.Split(c.Roles, ",") }
 
+// needs says whether a role of the process needs the setting.
+func (c config) needs(s setting) bool {
+	return s.roles == nil || slices.ContainsFunc(c.roles(), func(r string) bool { return slices.Contains(s.roles, r) })
+}
+
 // defaultConfig holds what may be left out.
 func defaultConfig() config {
 	var c config
-	c.Listen, c.Vault.Mount, c.Log.Level = "127.0.0.1:8443", "portcullis", "info"
-	c.Roles = strings.Join(allRoles, ",")
-	c.Images.MaxBytes, c.Images.MaxPixels = defaultMaxBytes, defaultMaxPixels
-	c.sweepEvery = sweepEvery
+	for _, s := range settings {
+		if s.def != nil {
+			reflect.ValueOf(s.at(&c)).Elem().Set(reflect.ValueOf(s.def))
+		}
+	}
+	c.sweepEvery, c.markEvery = sweepEvery, markEvery
 	return c
 }
 
@@ -132,6 +158,8 @@ func configFlags(f *pflag.FlagSet) {
 			f.String(s.key, *at, s.help)
 		case *int64:
 			f.Int64(s.key, *at, s.help)
+		case *time.Duration:
+			f.Duration(s.key, *at, s.help)
 		}
 	}
 }
@@ -189,6 +217,7 @@ func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, er
 	}
 	err = k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
+		DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
@@ -210,7 +239,7 @@ func known(keys []string) error {
 func (c config) check() error {
 	var errs []error
 	for _, s := range settings {
-		if at, ok := s.at(&c).(*string); ok && *at == "" && !s.none {
+		if at, ok := s.at(&c).(*string); ok && *at == "" && !s.none && c.needs(s) {
 			errs = append(errs, fmt.Errorf("configuration: %s must not be empty (or %s, or --%s)", s.key, envName(s.key), s.key))
 		}
 	}
@@ -224,6 +253,20 @@ func (c config) check() error {
 	}
 	if c.Images.MaxPixels < 1 || c.Images.MaxPixels > mostPixels {
 		errs = append(errs, fmt.Errorf("configuration: images.max_pixels must be from 1 to %d", mostPixels))
+	}
+	for _, d := range []struct {
+		key         string
+		is          time.Duration
+		least, most time.Duration
+		text        string
+	}{
+		{"reconcile.grace", c.Reconcile.Grace, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 1h"},
+		{"reconcile.keep", c.Reconcile.Keep, 24 * time.Hour, 365 * 24 * time.Hour, "from 24h to 8760h, such as 168h"},
+		{"reconcile.every", c.Reconcile.Every, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 24h"},
+	} {
+		if d.is < d.least || d.is > d.most {
+			errs = append(errs, fmt.Errorf("configuration: %s is %s, and must be %s", d.key, d.is, d.text))
+		}
 	}
 	if _, err := logger(io.Discard, c.Log.Level); err != nil {
 		errs = append(errs, fmt.Errorf("configuration: %w", err))
@@ -240,6 +283,8 @@ func (c config) yaml() ([]byte, error) {
 			values[s.key] = *at
 		case *int64:
 			values[s.key] = *at
+		case *time.Duration:
+			values[s.key] = at.String()
 		}
 	}
 	k := koanf.New(".")

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -36,9 +37,9 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 	if c.TLS.Certificate != filepath.Join(dir, "c.pem") || c.TLS.Key != "/keys/k.pem" || c.Vault.Mount != "portcullis" || c.Images.MaxBytes != defaultMaxBytes {
 		t.Errorf("got %+v", c)
 	}
-	c, err = load(whole, []string{"PORTCULLISD_IMAGES__MAX_BYTES=1000", "PORTCULLISD_LISTEN=127.0.0.1:2", "OTHER=x"}, "--listen", "127.0.0.1:3")
+	c, err = load(whole, []string{"PORTCULLISD_IMAGES__MAX_BYTES=1000", "PORTCULLISD_RECONCILE__KEEP=720h", "PORTCULLISD_LISTEN=127.0.0.1:2", "OTHER=x"}, "--listen", "127.0.0.1:3")
 	noError(t, err)
-	if c.Images.MaxBytes != 1000 || c.Listen != "127.0.0.1:3" {
+	if c.Images.MaxBytes != 1000 || c.Reconcile.Keep != 720*time.Hour || c.Listen != "127.0.0.1:3" {
 		t.Errorf("file, environment and flag gave %+v", c)
 	}
 	// What check prints is the same configuration again.
@@ -48,6 +49,12 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 	noError(t, err)
 	if again != c {
 		t.Errorf("%+v was read back as %+v", c, again)
+	}
+
+	// Release holds no credential, so it needs no folder of them; any other role does.
+	bare := strings.Replace(whole, ", credentials: creds", "", 1)
+	if _, err := load(bare+"roles: release\n", nil); err != nil {
+		t.Errorf("release alone: %v", err)
 	}
 
 	for _, bad := range []struct {
@@ -60,7 +67,13 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 		{text: strings.Replace(whole, "ca: ca.pem", "ca: ca.pem, cert: x", 1), want: `"vault.cert"`},
 		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: `"listne"`},
 		{text: strings.Replace(whole, "blobs: {path: blobs}", "", 1), want: "blobs.path"},
+		{text: bare + "roles: release,grants\n", want: "vault.credentials"},
 		{text: whole + "images: {max_bytes: many}\n", want: "max_bytes"},
+		{text: whole + "reconcile: {grace: 9m}\n", want: "reconcile.grace is 9m0s, and must be from 10m to 168h"},
+		{text: whole + "reconcile: {grace: 3600}\n", want: "reconcile.grace"},
+		{text: whole + "reconcile: {keep: a week}\n", want: "keep"},
+		{text: whole, environ: []string{"PORTCULLISD_RECONCILE__KEEP=23h"}, want: "reconcile.keep is 23h0m0s"},
+		{text: whole, args: []string{"--reconcile.every", "200h"}, want: "reconcile.every is 200h0m0s"},
 		{text: whole, args: []string{"--images.max_bytes", "0"}, want: "images.max_bytes"},
 		{text: whole, args: []string{"--images.max_pixels", "1000000000"}, want: "images.max_pixels"},
 		{text: whole + "log: {level: loud}\n", want: "loud"},

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 
 	"github.com/portcullis/portcullis/internal/blob"
 	"github.com/portcullis/portcullis/internal/gate"
@@ -40,15 +39,17 @@ type daemon struct {
 	log    *slog.Logger
 	lis    net.Listener
 	grpc   *grpc.Server
-	health *health.Server
+	health *server.Health
 	store  *store.Store
 	hc     *hcvault.Server
-	node   *gate.Node      // nil without the release role
+	node   *gate.Node      // whatever the roles: connections of every process are cut
 	grants *grants.Service // nil without the grants and admin roles
 	breach *breach.Service // nil without the admin role
 	stock  *reconciling    // nil without the admin role
 
 	measuring *measuring
+	parts     parts
+	checks    checks
 
 	stop    context.CancelFunc // ends what runs in the background
 	running sync.WaitGroup
@@ -93,7 +94,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log, lis: lis, store: st, hc: hc, served: make(chan error, 1)}
 	api := server.Config{
 		Facts: st, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
-		Version: version(), MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
+		Version: version(), Parts: d.partsNow, Checked: d.checked, MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
 	}
 	if err := d.offer(ctx, cfg, &api, files, creds, blobs); err != nil {
 		return nil, errors.Join(err, lis.Close(), st.Close())
@@ -102,18 +103,25 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		return nil, errors.Join(err, lis.Close(), st.Close())
 	}
 	d.grpc, d.health = server.New(api)
-	d.setHealth(false, false) // until it has looked
+	d.setHealth(ctx, false, false) // until it has looked
 	limited := server.Limit(lis, server.MaxConnections, server.MaxConnectionsEach, log)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
+	if d.stock != nil {
+		looked := make(chan struct{})
+		d.running.Go(func() { d.watchRestores(background, cfg.markEvery, looked) })
+		select {
+		case <-looked:
+		case <-time.After(firstLook):
+		case <-ctx.Done():
+		}
+	}
 	d.running.Go(func() { d.watchHealth(background) })
 	d.running.Go(func() { d.sweep(background, cfg.sweepEvery) })
 	if d.stock != nil {
 		d.running.Go(func() { d.stock.Run(background, cfg.sweepEvery) })
 	}
-	if d.node != nil {
-		d.running.Go(func() { d.node.Run(background) })
-	}
+	d.running.Go(func() { d.node.Run(background) })
 	d.running.Go(func() { d.served <- d.grpc.Serve(limited) })
 	return d, nil
 }
@@ -130,11 +138,11 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 		}
 		return a
 	}
+	g := gate.New(creds.Reset, time.Now)
+	if d.node, err = gate.Join(ctx, g, d.store, time.Now, d.log); err != nil {
+		return err
+	}
 	if has(roleRelease) {
-		g := gate.New(creds.Reset, time.Now)
-		if d.node, err = gate.Join(ctx, g, d.store, time.Now, d.log); err != nil {
-			return err
-		}
 		api.Release = &release.Service{Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Authority: authority}
 	}
 	if has(roleCapture) {
@@ -156,10 +164,13 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 		d.grants.Fences = admin
 		d.breach = &breach.Service{
 			Ledger: breachLedger{d.store}, Keys: admin, Blobs: blobs,
-			Gate: barrier, Authority: authority, Attest: attester{files}, Log: d.log,
+			Gate: barrier, Disarm: d.grants, Authority: authority, Attest: attester{files}, Checked: d.checked, Log: d.log,
 		}
-		api.Breach = d.breach
-		d.stock = &reconciling{Reconciler: reconciler(d.breach, d.store, admin, blobs, cfg.Blobs.Path), log: d.log}
+		d.stock = &reconciling{
+			Reconciler: reconciler(d.breach, d.grants, d.store, admin, blobs, cfg),
+			every:      cfg.Reconcile.Every, log: d.log,
+		}
+		api.Breach, api.Stock = d.breach, d.stock.Reconciler
 	}
 	return err
 }
@@ -264,6 +275,10 @@ func (l grantsLedger) View(ctx context.Context, fn func(grants.Tx) error) error 
 
 func (l releaseLedger) Update(ctx context.Context, fn func(release.Tx) error) (int64, error) {
 	return l.Store.Update(ctx, func(t *store.Tx) error { return fn(t) })
+}
+
+func (l releaseLedger) View(ctx context.Context, fn func(release.Tx) error) error {
+	return l.Store.View(ctx, func(t *store.Tx) error { return fn(t) })
 }
 
 func (l breachLedger) Update(ctx context.Context, fn func(breach.Tx) error) (int64, error) {

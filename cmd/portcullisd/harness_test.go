@@ -76,7 +76,7 @@ func begin(t *testing.T) *service {
 	if s.cfg, err = prepareDev(t.Context(), s.dir, s.vault); err != nil {
 		t.Fatal(err)
 	}
-	s.cfg.Listen, s.cfg.sweepEvery = "127.0.0.1:0", 500*time.Millisecond
+	s.cfg.Listen, s.cfg.sweepEvery, s.cfg.markEvery = "127.0.0.1:0", 500*time.Millisecond, time.Hour
 	s.serve()
 	t.Cleanup(func() {
 		noError(t, s.Close())

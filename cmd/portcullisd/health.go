@@ -39,7 +39,8 @@ func (d *daemon) watchHealth(ctx context.Context) {
 		}
 		vaultWas = d.changed("vault", vaultWas, vaultErr)
 		storeWas = d.changed("database", storeWas, storeErr)
-		d.setHealth(vaultErr == nil, storeErr == nil)
+		d.setHealth(ctx, vaultErr == nil, storeErr == nil)
+		d.parts.looked(vaultErr, storeErr, time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -72,14 +73,19 @@ func (d *daemon) changed(part string, was bool, err error) bool {
 	return err == nil
 }
 
-// setHealth says of each service that this process offers whether it can do its work.
-func (d *daemon) setHealth(vaultUp, storeUp bool) {
+// setHealth says of each service that this process offers whether it can do its work. Release
+// can not while this node holds no lease, and while nobody has made sure that nothing was
+// restored.
+func (d *daemon) setHealth(ctx context.Context, vaultUp, storeUp bool) {
 	all := true
 	for name := range d.grpc.GetServiceInfo() {
 		if name == healthpb.Health_ServiceDesc.ServiceName {
 			continue
 		}
 		up := storeUp && (vaultUp || !needsVault[name])
+		if name == pb.ReleaseService_ServiceDesc.ServiceName {
+			up = up && d.node.Leased() && d.checked(ctx) == nil
+		}
 		all = all && up
 		d.health.SetServingStatus(name, serving(up))
 	}

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault/client"
@@ -39,6 +41,10 @@ func TestHealthPerService(t *testing.T) {
 	h := healthpb.NewHealthClient(s.dialAs(alice))
 	serves := func(name string) bool {
 		got, err := h.Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
+		if status.Code(err) == codes.Unavailable {
+			// Cut in the middle: a node that loses its lease cuts all connections, once.
+			got, err = h.Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
+		}
 		noError(t, err)
 		return got.Status == healthpb.HealthCheckResponse_SERVING
 	}
@@ -70,24 +76,36 @@ func TestHealthPerService(t *testing.T) {
 		wait(t, "all services serve again", all(false))
 	}
 
-	// A database that does not answer stops all of them. Here it is a table that is gone.
-	db := openSQL(t, s.cfg.Store.Path)
-	_, err := db.ExecContext(t.Context(), "ALTER TABLE log_counter RENAME TO elsewhere")
-	noError(t, err)
+	// A database that does not answer stops all of them, and health still tells it. Here it is
+	// tables that are gone, among them the one that tells whether a caller is suspended.
+	gone := map[string]string{"log_counter": "elsewhere", "suspended_callers": "elsewhere_too"}
+	for table, away := range gone {
+		s.ddl("ALTER TABLE " + table + " RENAME TO " + away)
+	}
 	wait(t, "without its database nothing serves", func() bool {
-		got := s.daemon.health
 		for _, name := range append([]string{""}, allServices...) {
-			r, err := got.Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
-			noError(t, err)
-			if r.Status == healthpb.HealthCheckResponse_SERVING {
+			if serves(name) {
 				return false
 			}
 		}
 		return true
 	})
-	_, err = db.ExecContext(t.Context(), "ALTER TABLE elsewhere RENAME TO log_counter")
-	noError(t, err)
+	for table, away := range gone {
+		s.ddl("ALTER TABLE " + away + " RENAME TO " + table)
+	}
 	wait(t, "all services serve once more", all(false))
+
+	// Without a lease this node releases nothing. All else goes on.
+	s.ddl("ALTER TABLE nodes RENAME TO elsewhere")
+	wait(t, "without a lease release does not serve, and all else does", func() bool {
+		good := !serves("")
+		for _, name := range allServices {
+			good = good && serves(name) == (name != pb.ReleaseService_ServiceDesc.ServiceName)
+		}
+		return good
+	})
+	s.ddl("ALTER TABLE elsewhere RENAME TO nodes")
+	wait(t, "with a lease all services serve", all(false))
 
 	// Draining shows first: who watches hears of it while the connection still stands.
 	watching, err := h.Watch(t.Context(), &healthpb.HealthCheckRequest{Service: pb.AdminService_ServiceDesc.ServiceName})
@@ -97,13 +115,27 @@ func TestHealthPerService(t *testing.T) {
 	if first.Status != healthpb.HealthCheckResponse_SERVING {
 		t.Fatal("not serving before the drain")
 	}
+	start := time.Now()
 	closed := make(chan error, 1)
 	go func() { closed <- s.daemon.Close() }()
 	last, err := watching.Recv()
 	if err != nil || last.Status != healthpb.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("draining told a watcher %v, %v", last, err)
 	}
+	if _, err := watching.Recv(); err == nil {
+		t.Error("draining leaves a watcher waiting")
+	}
 	noError(t, <-closed)
+	if took := time.Since(start); took > drainFor/2 {
+		t.Errorf("a watcher held the drain up for %s", took)
+	}
+}
+
+// ddl runs a statement on the database file that changes no rows.
+func (s *service) ddl(statement string) {
+	s.t.Helper()
+	_, err := openSQL(s.t, s.cfg.Store.Path).ExecContext(s.t.Context(), statement)
+	noError(s.t, err)
 }
 
 // page gives the page of metrics.

@@ -135,7 +135,9 @@ type load struct {
 
 func (k *killable) load() *load {
 	ctx, stop := context.WithCancel(k.t.Context())
-	l := &load{cfg: k.service.config(lane), stop: stop, sent: map[vault.Digest]bool{}, acked: map[vault.Digest]string{}}
+	cfg := k.service.config(lane)
+	cfg.Patience = time.Nanosecond // each failure is to be seen, and some images given up
+	l := &load{cfg: cfg, stop: stop, sent: map[vault.Digest]bool{}, acked: map[vault.Digest]string{}}
 	for i := range loadClients {
 		l.done.Go(func() { l.client(ctx, uint64(i)) })
 	}

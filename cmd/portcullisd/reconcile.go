@@ -19,11 +19,10 @@ import (
 	"github.com/portcullis/portcullis/internal/store"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
+	"github.com/portcullis/portcullis/vault/grants"
 )
 
 const (
-	// reconcileEvery is how often a running daemon reconciles, after it has once at start.
-	reconcileEvery = 24 * time.Hour
 	// markFile is the file, in the directory of ciphertext, that remembers how far the log had come.
 	markFile = "log-remembered"
 )
@@ -39,23 +38,24 @@ func (l stockLedger) View(ctx context.Context, fn func(breach.StockTx) error) er
 }
 
 // reconciler wires one beside a service.
-func reconciler(s *breach.Service, st *store.Store, admin *hcvault.Admin, blobs *blob.Dir, blobsPath string) *breach.Reconciler {
+func reconciler(s *breach.Service, fences *grants.Service, st *store.Store, admin *hcvault.Admin, blobs *blob.Dir, cfg config) *breach.Reconciler {
 	return &breach.Reconciler{
-		Service: s, Ledger: stockLedger{st}, Keys: admin, Blobs: blobs,
-		Mark:  logmark.File{Path: filepath.Join(blobsPath, markFile)},
-		Grace: breach.DefaultGrace, Keep: breach.DefaultKeep,
+		Service: s, Ledger: stockLedger{st}, Keys: admin, Vault: admin, Fences: fences, Blobs: blobs,
+		Mark:  logmark.File{Path: filepath.Join(cfg.Blobs.Path, markFile)},
+		Grace: cfg.Reconcile.Grace, Keep: cfg.Reconcile.Keep,
 	}
 }
 
 // reconciling is when a daemon reconciles.
 type reconciling struct {
 	*breach.Reconciler
-	log  *slog.Logger
-	last time.Time // of the last one that succeeded
+	log   *slog.Logger
+	every time.Duration
+	last  time.Time // of the last one that succeeded
 }
 
-// Run reconciles at start, or once Vault is there, and then once a day; in between it
-// remembers how far the log is. It returns when ctx ends.
+// Run reconciles at start, or once Vault is there, and then regularly: it tries every so often
+// whether it is time. It returns when ctx ends.
 func (r *reconciling) Run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -72,10 +72,13 @@ func (r *reconciling) Run(ctx context.Context, every time.Duration) {
 }
 
 func (r *reconciling) step(ctx context.Context) error {
-	if !r.last.IsZero() && time.Since(r.last) < reconcileEvery {
-		return r.CheckLog(ctx)
+	if !r.last.IsZero() && time.Since(r.last) < r.every {
+		return nil
 	}
 	done, err := r.Reconcile(ctx)
+	if vault.ReasonOf(err) == vault.ReasonReconciling {
+		return nil // an admin asked for one
+	}
 	if err != nil {
 		return err
 	}
@@ -118,14 +121,20 @@ It may run beside the daemon, on a node that has the admin credential.`,
 			if err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("grace") {
+				o.grace = cfg.Reconcile.Grace
+			}
+			if !cmd.Flags().Changed("keep") {
+				o.keep = cfg.Reconcile.Keep
+			}
 			return fsck(cmd.Context(), cfg, o, out)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "YAML file")
 	f.BoolVar(&o.repair, "repair", false, "do what is safe, then check")
-	f.DurationVar(&o.grace, "grace", breach.DefaultGrace, "how old an orphan must be to be put aside: longer than any store takes")
-	f.DurationVar(&o.keep, "keep", breach.DefaultKeep, "how long orphans stay aside before they are destroyed")
+	f.DurationVar(&o.grace, "grace", breach.DefaultGrace, "how old an orphan must be to be put aside, instead of reconcile.grace")
+	f.DurationVar(&o.keep, "keep", breach.DefaultKeep, "how long orphans stay aside before they are destroyed, instead of reconcile.keep")
 	f.StringVar(&o.output, "output", "table", "table or json")
 	configFlags(f)
 	return cmd
@@ -165,10 +174,11 @@ func fsck(ctx context.Context, cfg config, o fsckOptions, out io.Writer) (err er
 	defer func() { err = errors.Join(err, st.Close()) }()
 	admin := hc.Admin(role)
 	log := slog.New(slog.DiscardHandler)
+	authority := func() vault.Authority { return vault.Authority{TrustDomain: cfg.TrustDomain, Roots: files.Roots()} }
+	fences := &grants.Service{Ledger: grantsLedger{st}, Fences: admin, Authority: authority, Log: log}
 	r := reconciler(&breach.Service{
-		Ledger: breachLedger{st}, Keys: admin, Blobs: blobs, Log: log, Attest: attester{files},
-		Authority: func() vault.Authority { return vault.Authority{TrustDomain: cfg.TrustDomain, Roots: files.Roots()} },
-	}, st, admin, blobs, cfg.Blobs.Path)
+		Ledger: breachLedger{st}, Keys: admin, Blobs: blobs, Disarm: fences, Log: log, Attest: attester{files}, Authority: authority,
+	}, fences, st, admin, blobs, cfg)
 	r.Grace, r.Keep = o.grace, o.keep
 	var done *breach.Reconciled
 	var repair error

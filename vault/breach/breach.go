@@ -1,12 +1,11 @@
-// Package breach acts after one: it suspends contractors, revokes, restores and destroys
-// keys, and carries out the decisions that admins sign. What tightens takes one admin, what
+// Package breach acts after one: it suspends contractors and single callers, revokes, restores and
+// destroys keys, and carries out the decisions that admins sign. What tightens takes one admin, what
 // loosens or destroys takes two.
 package breach
 
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/portcullis/portcullis/vault"
@@ -53,6 +52,8 @@ type Tx interface {
 	// ContractorsDue gives suspended contractors that Vault has still to disable.
 	ContractorsDue() ([]vault.Contractor, error)
 
+	CallersTx
+
 	Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error)
 	AddPurpose(p vault.Purpose, decision vault.ID) error
 
@@ -67,6 +68,9 @@ type Tx interface {
 	// Select gives the records of a selection whose keys are in one of the states, in the
 	// order of their IDs.
 	Select(s vault.Selection, most int, states ...vault.KeyState) ([]vault.ID, error)
+	// Selected gives records of a selection, in the order of their IDs, from the first after the
+	// one given.
+	Selected(s vault.Selection, after vault.ID, most int) ([]vault.Record, error)
 	Record(id vault.ID) (vault.Record, error)
 	// SetKeyState moves a record's key to a state if it is in one of those from, and says
 	// whether it was.
@@ -79,8 +83,12 @@ type Tx interface {
 	DestroyRecord(id vault.ID) error
 	// Grantees gives the workloads that opened any of the records.
 	Grantees(records []vault.ID) ([]string, error)
-	// KeysDue gives records whose keys are revoking, restoring or destroying.
-	KeysDue(after vault.ID, most int) ([]vault.Record, error)
+	// RecordsIn gives records whose keys are in one of the states, in the order of their IDs,
+	// from the first after the one given.
+	RecordsIn(after vault.ID, most int, states ...vault.KeyState) ([]vault.Record, error)
+	// EachEvent gives entries of the log from an index on, of some types if any are given, and
+	// returns the size of the log.
+	EachEvent(from int64, most int, types []string, fn func(index int64, body []byte) error) (size int64, err error)
 
 	// Size is the index of the next event.
 	Size() (int64, error)
@@ -102,13 +110,17 @@ type Service struct {
 	Keys      Keys
 	Blobs     Blobs
 	Gate      Gate
+	Disarm    Disarmer
 	Authority func() vault.Authority
 	Attest    Attester
 	Log       *slog.Logger
 
-	// work is held by whoever changes keys at Vault, so that an earlier decision's change
-	// can not land after a later one's.
-	work sync.Mutex
+	// Checked says whether Vault and the database were looked at for a restore lately, and are
+	// good: see [Reconciler.Look]. Without that no key is restored. nil: always.
+	Checked func(ctx context.Context) error
+
+	// work is held, for one record, by whoever changes its key at Vault.
+	work keyLocks
 }
 
 // maxNote is the longest note of an admin, in bytes.

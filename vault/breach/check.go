@@ -85,7 +85,7 @@ type told struct {
 // it takes to read all ciphertext, and keeps about 1 KB per record in memory.
 func (r *Reconciler) Check(ctx context.Context) (*Report, error) {
 	rep := &Report{Faults: map[Fault]int{}, Damage: []Damage{}}
-	if err := r.CheckLog(ctx); vault.ReasonOf(err) == vault.ReasonLogRolledBack {
+	if _, err := r.compareLog(ctx); vault.ReasonOf(err) == vault.ReasonLogRolledBack {
 		rep.add(FaultLogRolledBack, vault.ID{}, "%v", err)
 	} else if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 type Action struct {
 	Purpose    *vault.Purpose
 	Contractor *vault.Contractor
+	Reinstate  string // SPIFFE ID of a suspended caller
 	Restore    *vault.Selection
 	Destroy    *vault.Selection
 }
@@ -52,13 +53,15 @@ func (s *Service) draft(tx Tx, a Action) (d vault.Proposal, err error) {
 		return s.draftPurpose(tx, a.Purpose.Normal())
 	case a.Contractor != nil:
 		return s.draftContractor(tx, *a.Contractor)
+	case a.Reinstate != "":
+		return s.draftCaller(tx, a.Reinstate)
 	case a.Restore != nil:
 		return s.draftKeys(tx, vault.RestoreKeys, *a.Restore, vault.KeyRevoking, vault.KeyRevoked)
 	case a.Destroy != nil:
 		return s.draftKeys(tx, vault.DestroyKeys, *a.Destroy,
 			vault.KeyActive, vault.KeyRevoking, vault.KeyRevoked, vault.KeyRestoring)
 	default:
-		return d, vault.InvalidField("action", "must be one of apply_purpose, apply_contractor, restore_keys and destroy_keys")
+		return d, vault.InvalidField("action", "must be one of apply_purpose, apply_contractor, restore_keys, destroy_keys and reinstate_caller")
 	}
 }
 
@@ -171,7 +174,11 @@ func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vau
 		if err := s.Authority().Fresh(d.Decision, sig, c, tx.Now()); err != nil {
 			return err
 		}
-		all := append(d.Signatures[:len(d.Signatures):len(d.Signatures)], sig)
+		before, err := counted(tx, d.Signatures)
+		if err != nil {
+			return err
+		}
+		all := append(before, sig)
 		if err := s.Authority().Decided(d.Decision, all, 1); err != nil {
 			return err
 		}
@@ -192,8 +199,11 @@ func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vau
 		}
 		return tx.SetEffective(id)
 	})
-	if err != nil || !d.Effective {
-		return d, nil, err
+	if err != nil {
+		return d, nil, errors.Join(err, s.refused(context.WithoutCancel(ctx), c, d, err))
+	}
+	if !d.Effective {
+		return d, nil, nil
 	}
 	if d.Kind == vault.RestoreKeys || d.Kind == vault.DestroyKeys {
 		work, err = s.carryOut(context.WithoutCancel(ctx), d, index, ids)
@@ -201,23 +211,35 @@ func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vau
 	return d, work, err
 }
 
+// refused records that a signature was refused, once nothing of it is left. Failures that are no
+// verdict (storage, for one) leave no event.
+func (s *Service) refused(ctx context.Context, c vault.Caller, d vault.Proposal, why error) error {
+	switch vault.KindOf(why) {
+	case vault.Denied, vault.State, vault.NotFound, vault.Conflict:
+	default:
+		return nil
+	}
+	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		e := vault.NewEvent(vault.EventDecisionRefused, c, tx.Now())
+		if e.Reason = vault.ReasonOf(why); d.ID != (vault.ID{}) {
+			e.Decision = d.Facts()
+		}
+		return tx.Append(e)
+	})
+	return err
+}
+
 // effect makes a signed decision a fact. What Vault must do follows after the commit. The
 // payload is only a note of what to do: it must give the very body that was signed.
 func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, error) {
-	tampered := func(err error) error {
-		return vault.E(vault.Denied, vault.ReasonDecisionTampered, "decision %s is not what was signed", d.ID).Because(err)
-	}
-	changed := func() error {
-		return vault.E(vault.Conflict, vault.ReasonDecisionOvertaken, "something changed since decision %s was proposed; propose it again", d.ID)
-	}
 	switch d.Kind {
 	case vault.ApplyPurpose:
 		var p vault.Purpose
 		if err := json.Unmarshal(d.Payload, &p); err != nil || p.Text() != d.Body {
-			return nil, tampered(err)
+			return nil, tampered(d, err)
 		}
 		if now, err := s.draftPurpose(tx, p); err != nil || now.Body != d.Body {
-			return nil, errors.Join(changed(), err)
+			return nil, errors.Join(overtaken(d), err)
 		}
 		e := vault.NewEvent(vault.EventPurposeApplied, c, tx.Now())
 		e.Decision = d.Facts()
@@ -225,18 +247,20 @@ func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, e
 	case vault.ApplyContractor:
 		var org vault.Contractor
 		if err := json.Unmarshal(d.Payload, &org); err != nil || org.Text() != d.Body {
-			return nil, tampered(err)
+			return nil, tampered(d, err)
 		}
 		if now, err := s.draftContractor(tx, org); err != nil || now.Body != d.Body {
-			return nil, errors.Join(changed(), err)
+			return nil, errors.Join(overtaken(d), err)
 		}
 		e := vault.NewEvent(vault.EventContractorApplied, c, tx.Now())
 		e.Contractor, e.Epoch, e.Decision = org.Name, org.Epoch, d.Facts()
 		return nil, errors.Join(tx.PutContractor(org, d.ID), tx.Append(e))
+	case vault.ReinstateCaller:
+		return nil, s.reinstate(tx, c, d)
 	case vault.RestoreKeys, vault.DestroyKeys:
 		ids, err := decidedKeys(d)
 		if err != nil {
-			return nil, tampered(err)
+			return nil, tampered(d, err)
 		}
 		to, as := vault.KeyRestoring, vault.EventKeysRestored
 		from := []vault.KeyState{vault.KeyRevoking, vault.KeyRevoked}
@@ -248,7 +272,7 @@ func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, e
 		for _, id := range ids {
 			// What was revoked anew since was revoked for a reason that the signers did not know.
 			if _, revoked, err := tx.KeyDecision(id); err != nil || (d.Kind == vault.RestoreKeys && revoked.After(proposed)) {
-				return nil, errors.Join(changed(), err)
+				return nil, errors.Join(overtaken(d), err)
 			}
 		}
 		moved, err := move(tx, ids, to, from...)
@@ -264,6 +288,14 @@ func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, e
 		e.Decision = d.Facts()
 		return moved, appendLong(tx, e, moved)
 	default:
-		return nil, tampered(fmt.Errorf("unknown kind %q", d.Kind))
+		return nil, tampered(d, fmt.Errorf("unknown kind %q", d.Kind))
 	}
+}
+
+func tampered(d vault.Proposal, why error) error {
+	return vault.E(vault.Denied, vault.ReasonDecisionTampered, "decision %s is not what was signed", d.ID).Because(why)
+}
+
+func overtaken(d vault.Proposal) error {
+	return vault.E(vault.Conflict, vault.ReasonDecisionOvertaken, "something changed since decision %s was proposed; propose it again", d.ID)
 }

@@ -17,7 +17,10 @@ func TestSigners(t *testing.T) {
 			before := len(s.Events())
 			_, _, err := s.Breach.Sign(t.Context(), by, d.ID, sig)
 			s.Refused(err, k, r)
-			if len(s.Events()) != before || s.Ask("SELECT COUNT(*) FROM records WHERE key_state = 'active'") != "1" {
+			if e := s.Last(); len(s.Events()) != before+1 || e.Type != vault.EventDecisionRefused || e.Reason != r || e.Actor != by.ID {
+				t.Errorf("the log ends in %+v", e)
+			}
+			if s.Ask("SELECT COUNT(*) FROM records WHERE key_state = 'active'") != "1" {
 				t.Error("a refusal changed something")
 			}
 		})
@@ -35,7 +38,7 @@ func TestSigners(t *testing.T) {
 	stale := bob.Sign(d.Decision)
 	s.Clock.Advance(vault.SignatureSkew + time.Second)
 	refused("stale", bob.Caller, stale, vault.Denied, vault.ReasonSignatureStale)
-	s.SQL("INSERT INTO suspended_callers VALUES (?, 0)", s.Person("admin/dan").ID)
+	s.SQL("INSERT INTO suspended_callers (id, suspended_at) VALUES (?, 0)", s.Person("admin/dan").ID)
 	refused("a suspended admin's", s.Person("admin/dan").Caller, s.Person("admin/dan").Sign(d.Decision), vault.Denied, vault.ReasonCallerSuspended)
 	s.Clock.Advance(vault.DecisionTTL)
 	refused("expired", bob.Caller, bob.Sign(d.Decision), vault.State, vault.ReasonDecisionExpired)
@@ -47,6 +50,7 @@ func TestSigners(t *testing.T) {
 	}
 	_, _, err = s.Breach.Sign(t.Context(), bob.Caller, anew.ID, bob.Sign(d.Decision))
 	s.Refused(err, vault.Denied, vault.ReasonSignatureInvalid)
+	s.refusedToSign(vault.ReasonSignatureInvalid)
 }
 
 func TestOvertaken(t *testing.T) {
@@ -60,6 +64,7 @@ func TestOvertaken(t *testing.T) {
 	s.Decide(breach.Action{Purpose: &p})
 	_, _, err = s.sign(s.Bob(), first)
 	s.Refused(err, vault.Conflict, vault.ReasonDecisionOvertaken)
+	s.refusedToSign(vault.ReasonDecisionOvertaken)
 	if n := s.Ask("SELECT COUNT(*) FROM purposes"); n != "2" {
 		t.Errorf("%s versions", n)
 	}
@@ -126,7 +131,8 @@ func TestTampered(t *testing.T) {
 			before := len(s.Events())
 			_, _, err = s.sign(s.Bob(), d)
 			s.Refused(err, vault.Denied, c.reason)
-			if len(s.Events()) != before || s.Ask("SELECT count(*) || (SELECT count(*) FROM contractors) FROM purposes") != rows {
+			s.refusedToSign(c.reason)
+			if len(s.Events()) != before+1 || s.Ask("SELECT count(*) || (SELECT count(*) FROM contractors) FROM purposes") != rows {
 				t.Error("a refusal changed something")
 			}
 			s.keys(vault.KeyActive)
@@ -161,5 +167,14 @@ func TestTamperedKeyStates(t *testing.T) {
 	s.SQL("UPDATE records SET key_state = 'active'")
 	for _, r := range s.records {
 		s.refused(r, vault.ReasonKeyRevoked)
+	}
+}
+
+// refusedToSign shows that the log ends in a refusal of a signature.
+func (s *scene) refusedToSign(reason vault.Reason) {
+	s.Helper()
+	e := s.Last()
+	if e.Type != vault.EventDecisionRefused || e.Reason != reason || e.Decision == nil || e.Actor != s.Bob().ID {
+		s.Errorf("the log ends in %+v", e)
 	}
 }

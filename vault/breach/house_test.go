@@ -37,6 +37,8 @@ func ctx() context.Context { return context.Background() }
 
 func vaultAway() error { return vault.E(vault.Unavailable, vault.ReasonVaultUnavailable, "away") }
 
+func vaultRefused() error { return vault.E(vault.Internal, vault.ReasonInternal, "refused") }
+
 // keys shows in which state each record's key is here, and that Vault is of one mind with
 // it: an active one opens, a revoked or destroyed one does not.
 func (s *scene) keys(want ...vault.KeyState) {

@@ -3,9 +3,9 @@ package breach
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,8 +17,11 @@ const (
 	eventIDs = 1000
 	// workers is how many keys are changed at Vault at once.
 	workers = 8
-	// dueBatch is how many records one step of a sweep takes.
-	dueBatch = 1000
+	// dueBatch is how many records one step of a sweep takes. After each, revocations that
+	// came meanwhile go first.
+	dueBatch = 200
+	// keyTime is how long Vault may take to change one key: up to five calls.
+	keyTime = 15 * time.Second
 )
 
 // KeyWork is what came of a work on keys.
@@ -26,6 +29,8 @@ type KeyWork struct {
 	Records     []vault.ID
 	Barrier     vault.Barrier
 	Certificate string // of a destruction, signed by the service
+	// Missing are keys that were to be restored and that Vault does not have. They stay revoked.
+	Missing []vault.ID
 }
 
 // Revoke makes the keys of a selection unusable: at once here, then in Vault, so that a
@@ -123,7 +128,14 @@ func (s *Service) carryOut(ctx context.Context, d vault.Proposal, index int64, i
 			return work, err
 		}
 	}
-	if err := s.apply(ctx, records); err != nil {
+	err = s.apply(ctx, ids)
+	if d.Kind == vault.RestoreKeys {
+		var lost error
+		if work.Missing, lost = s.stillRevoked(ctx, d.ID, ids); lost != nil {
+			return work, lost
+		}
+	}
+	if err != nil {
 		s.Log.WarnContext(ctx, "vault has still to change keys", "keys", len(ids), "error", err)
 		return work, nil
 	}
@@ -134,18 +146,49 @@ func (s *Service) carryOut(ctx context.Context, d vault.Proposal, index int64, i
 	return work, err
 }
 
-// apply makes Vault enforce what the records' rows say.
-func (s *Service) apply(ctx context.Context, records []vault.Record) error {
-	s.work.Lock()
-	defer s.work.Unlock()
+// stillRevoked gives those of the records that a restoration left revoked: their keys are
+// missing.
+func (s *Service) stillRevoked(ctx context.Context, decision vault.ID, ids []vault.ID) (out []vault.ID, err error) {
+	err = s.Ledger.View(ctx, func(tx Tx) error {
+		out = nil
+		for _, id := range ids {
+			r, err := tx.Record(id)
+			if err != nil {
+				return err
+			}
+			by, _, err := tx.KeyDecision(id)
+			if err != nil {
+				return err
+			}
+			if r.Key == vault.KeyRevoked && by == decision {
+				out = append(out, id)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// apply makes Vault enforce what the records' rows say. Once Vault is away it begins no more.
+func (s *Service) apply(ctx context.Context, ids []vault.ID) error {
 	signed := &signedKeys{service: s, of: map[vault.ID]keysDecision{}}
 	var mu sync.Mutex
 	var failed error
+	var away atomic.Bool
 	var all errgroup.Group
 	all.SetLimit(workers)
-	for _, r := range records {
+	for _, id := range ids {
+		if away.Load() {
+			break
+		}
 		all.Go(func() error {
-			if err := s.applyOne(ctx, r.ID, signed); err != nil {
+			if away.Load() {
+				return nil
+			}
+			if err := s.applyOne(ctx, id, signed); err != nil {
+				if vault.KindOf(err) == vault.Unavailable {
+					away.Store(true)
+				}
 				mu.Lock()
 				failed = errors.Join(failed, err)
 				mu.Unlock()
@@ -158,6 +201,7 @@ func (s *Service) apply(ctx context.Context, records []vault.Record) error {
 }
 
 func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys) error {
+	defer s.work.lock(id)()
 	var r vault.Record
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		r, err = tx.Record(id) // anew, under the lock: what is decided now counts
@@ -173,41 +217,55 @@ func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys)
 	if err != nil {
 		return err
 	}
+	within, cancel := context.WithTimeout(ctx, keyTime)
+	defer cancel()
 	switch r.Key {
 	case vault.KeyRevoking:
-		if err := s.Keys.RevokeKey(ctx, r.KeyName()); err != nil {
+		if err := s.Keys.RevokeKey(within, r.KeyName()); err != nil {
 			return err
 		}
-		return s.settle(ctx, r, vault.KeyRevoked)
+		return s.settle(ctx, r, vault.KeyRevoked, vault.EventVaultCaughtUp)
 	case vault.KeyRestoring:
-		if err := s.Keys.RestoreKey(ctx, r.KeyName()); err != nil {
+		if s.Checked != nil {
+			// What a database that was rolled back says of restoring may be long out of force.
+			if err := s.Checked(ctx); err != nil {
+				return err
+			}
+		}
+		err := s.Keys.RestoreKey(within, r.KeyName())
+		if vault.ReasonOf(err) == vault.ReasonKeyDestroyed {
+			// Nothing opens it: that is what revoked says. Its ciphertext stays, for a Vault that
+			// has the key may yet be restored, and admins may then restore the key.
+			s.Log.ErrorContext(ctx, "a key that is to be restored is missing at Vault; its record stays revoked", "record", r.ID)
+			return s.settle(ctx, r, vault.KeyRevoked, vault.EventKeyMissing)
+		}
+		if err != nil {
 			return err
 		}
-		return s.settle(ctx, r, vault.KeyActive)
+		return s.settle(ctx, r, vault.KeyActive, vault.EventVaultCaughtUp)
 	case vault.KeyDestroying:
 		// Key first: once it is gone, what is left of the record is noise.
-		if err := s.Keys.DestroyKey(ctx, r.KeyName()); err != nil {
+		if err := s.Keys.DestroyKey(within, r.KeyName()); err != nil {
 			return err
 		}
 		if err := s.Blobs.Delete(ctx, r.ID); err != nil {
 			return err
 		}
-		return s.settle(ctx, r, vault.KeyDestroyed)
+		return s.settle(ctx, r, vault.KeyDestroyed, vault.EventKeyDestroyed)
 	}
 	return nil
 }
 
 // settle records that Vault has followed.
-func (s *Service) settle(ctx context.Context, r vault.Record, to vault.KeyState) error {
+func (s *Service) settle(ctx context.Context, r vault.Record, to vault.KeyState, as vault.EventType) error {
 	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
 		moved, err := tx.SetKeyState(r.ID, to, r.Key)
 		if err != nil || !moved {
 			return err // another decision came meanwhile; its own work follows
 		}
-		e := vault.NewEvent(vault.EventVaultCaughtUp, vault.Caller{}, tx.Now())
+		e := vault.NewEvent(as, vault.Caller{}, tx.Now())
 		e.Record = r.ID.String()
 		if to == vault.KeyDestroyed {
-			e.Type = vault.EventKeyDestroyed
 			if err := tx.DestroyRecord(r.ID); err != nil {
 				return err
 			}
@@ -217,95 +275,80 @@ func (s *Service) settle(ctx context.Context, r vault.Record, to vault.KeyState)
 	return err
 }
 
-// Sweep does what Vault is still owed: contractors to disable, keys to revoke, restore and
-// destroy. It is called at start and then regularly.
+// Sweep does what Vault is still owed: contractors to disable, keys to revoke, then keys to
+// restore and destroy. Revocations that come meanwhile do not wait for the rest. It ends at
+// the first sign that Vault is away. It is called at start and then regularly.
 func (s *Service) Sweep(ctx context.Context) error {
 	var orgs []vault.Contractor
-	var failed error
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		orgs, err = tx.ContractorsDue()
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	var failed error
 	for _, c := range orgs {
-		failed = errors.Join(failed, s.disable(ctx, c))
-	}
-	var after vault.ID
-	for err == nil {
-		var due []vault.Record
-		err = s.Ledger.View(ctx, func(tx Tx) (err error) {
-			due, err = tx.KeysDue(after, dueBatch)
-			return err
-		})
-		if len(due) == 0 {
-			break
+		within, cancel := context.WithTimeout(ctx, keyTime)
+		err := s.disable(within, c)
+		cancel()
+		failed = errors.Join(failed, err)
+		if vault.KindOf(err) == vault.Unavailable {
+			return failed
 		}
-		failed = errors.Join(failed, s.apply(ctx, due))
-		after = due[len(due)-1].ID
 	}
-	return errors.Join(err, failed)
+	for after := (vault.ID{}); ; {
+		for first := (vault.ID{}); ; {
+			more, err := s.sweepKeys(ctx, &first, vault.KeyRevoking)
+			failed = errors.Join(failed, err)
+			if vault.KindOf(err) == vault.Unavailable {
+				return failed
+			}
+			if !more {
+				break
+			}
+		}
+		more, err := s.sweepKeys(ctx, &after, vault.KeyRestoring, vault.KeyDestroying)
+		failed = errors.Join(failed, err)
+		if !more || vault.KindOf(err) == vault.Unavailable {
+			return failed
+		}
+	}
 }
 
-// List gives records and the state of their keys, to admins.
+// sweepKeys takes one step through the keys of some states, and says whether there were any.
+func (s *Service) sweepKeys(ctx context.Context, after *vault.ID, states ...vault.KeyState) (more bool, err error) {
+	var due []vault.Record
+	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
+		due, err = tx.RecordsIn(*after, dueBatch, states...)
+		return err
+	})
+	if err != nil || len(due) == 0 {
+		return false, err
+	}
+	*after = due[len(due)-1].ID
+	ids := make([]vault.ID, len(due))
+	for i, r := range due {
+		ids[i] = r.ID
+	}
+	return true, s.apply(ctx, ids)
+}
+
+// List gives records and the state of their keys, to admins: in the order of their IDs, from the
+// first after the one given.
 func (s *Service) List(ctx context.Context, c vault.Caller, sel vault.Selection, after vault.ID, most int) (records []vault.Record, more bool, err error) {
 	if err := sel.Check(); err != nil {
 		return nil, false, err
 	}
-	err = s.Ledger.View(ctx, func(tx Tx) error {
+	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if err := tx.Standing(c); err != nil {
 			return err
 		}
-		ids, err := tx.Select(sel, vault.MaxSelection+1)
-		if err != nil {
-			return err
-		}
-		records = nil
-		for _, id := range ids {
-			if strings.Compare(id.String(), after.String()) <= 0 && after != (vault.ID{}) {
-				continue
-			}
-			if more = len(records) == most; more {
-				return nil
-			}
-			r, err := tx.Record(id)
-			if err != nil {
-				return err
-			}
-			records = append(records, r)
-		}
-		return nil
+		records, err = tx.Selected(sel, after, most+1)
+		return err
 	})
+	if more = len(records) > most; more {
+		records = records[:most]
+	}
 	return records, more, err
-}
-
-// Attester signs what the service itself attests, with the key of its certificate.
-type Attester interface {
-	// Attest gives the text with the service's name and signature below it.
-	Attest(text string) (string, error)
-}
-
-// certify writes the certificate of a destruction: what was destroyed, by whose decision,
-// and which other copies of keys can exist.
-func (s *Service) certify(ctx context.Context, d vault.Proposal, records []vault.Record) (string, error) {
-	var b strings.Builder
-	b.WriteString("portcullis certificate of destruction v1\n")
-	err := s.Ledger.View(ctx, func(tx Tx) error {
-		fmt.Fprintf(&b, "at: %s\n", vault.FormatTime(tx.Now()))
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	fmt.Fprintf(&b, "decision: %s\ndecision_digest: %s\n", d.ID, d.Digest())
-	for _, sig := range d.Signatures {
-		fmt.Fprintf(&b, "signed_by: %s at %s\n", sig.Signer, vault.FormatTime(sig.SignedAt))
-	}
-	fmt.Fprintf(&b, "records: %d\n", len(records))
-	for _, r := range records {
-		fmt.Fprintf(&b, "destroyed: %s\n", r.KeyName())
-	}
-	b.WriteString("shown: each key's name answers 404 at HashiCorp Vault; wrapped key and ciphertext are deleted here\n" +
-		"not covered: snapshots and backups of HashiCorp Vault made before, until they are deleted\n" +
-		"not covered: raft logs and free pages of Vault's storage, until compaction overwrites them\n" +
-		"not covered: images and data keys that a grantee opened before; the log names them\n")
-	return s.Attest.Attest(b.String())
 }

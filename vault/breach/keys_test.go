@@ -55,7 +55,7 @@ func TestRevokeResetsWhoOpenedIt(t *testing.T) {
 
 func TestRevokeFailsForSome(t *testing.T) {
 	s := open(t, 5)
-	s.Vault.Fail("RevokeKey", 2, vaultAway())
+	s.Vault.Fail("RevokeKey", 2, vaultRefused())
 	work := s.revoke(house.All())
 	if work.Barrier.VaultDone || len(work.Records) != 5 {
 		t.Errorf("%+v", work)
@@ -74,8 +74,8 @@ func TestRevokeFailsForSome(t *testing.T) {
 	for _, r := range s.records {
 		s.refused(r, vault.ReasonKeyRevoked)
 	}
-	s.Vault.Fail("RevokeKey", 1, vaultAway())
-	s.Refused(s.Breach.Sweep(t.Context()), vault.Unavailable, vault.ReasonVaultUnavailable)
+	s.Vault.Fail("RevokeKey", 1, vaultRefused())
+	s.Refused(s.Breach.Sweep(t.Context()), vault.Internal, vault.ReasonInternal)
 	if count(vault.KeyRevoking) != 1 {
 		t.Error("the sweep stopped at a failure")
 	}
@@ -282,12 +282,20 @@ func TestSelections(t *testing.T) {
 	s.Refused(err, vault.Invalid, vault.ReasonInvalidField)
 	_, err = s.Breach.Propose(t.Context(), s.Alice().Caller, breach.Action{})
 	s.Refused(err, vault.Invalid, vault.ReasonInvalidField)
-	s.many(vault.MaxSelection)
+	s.many(vault.MaxSelection + 1)
 	before := len(s.Events())
 	_, err = s.Breach.Revoke(t.Context(), s.Alice().Caller, house.All(), "")
 	s.Refused(err, vault.State, vault.ReasonSelectionTooLarge)
 	if len(s.Events()) != before || s.Ask("SELECT COUNT(*) FROM records WHERE key_state <> 'active'") != "0" {
 		t.Error("a refusal changed something")
+	}
+	// Listing changes nothing and has no such limit.
+	last, err := vault.ParseID("record", fmt.Sprintf("00000000-0000-4000-8000-%012x", vault.MaxSelection+1))
+	s.NoError(err)
+	page, more, err := s.Breach.List(t.Context(), s.Alice().Caller, house.All(), last, 9)
+	s.NoError(err)
+	if more || len(page) != 1 || page[0].ID != s.records[0].ID {
+		t.Errorf("the end of a list of %d: %d records", vault.MaxSelection+2, len(page))
 	}
 }
 

@@ -28,10 +28,14 @@ type Reconciler struct {
 	Service *Service
 	Ledger  StockLedger
 	Keys    StockKeys
+	Vault   StockVault
+	Fences  StockFences
 	Blobs   StockBlobs
 	Mark    LogMark
 	Grace   time.Duration
 	Keep    time.Duration
+
+	running sync.Mutex // held by a reconcile
 }
 
 // Reconciled is what a reconcile found and did, counted in records, or in IDs that would be
@@ -45,35 +49,37 @@ type Reconciled struct {
 	Destroyed   int `json:"destroyed"`   // after the days of quarantine
 	Undone      int `json:"undone"`      // brought back by a restore, and revoked or destroyed again
 	Foreign     int `json:"foreign"`     // keys whose names are none of ours; left alone
+
+	Restored bool  `json:"restored"` // Vault was older than it was
+	Tokens   int64 `json:"tokens"`   // grants whose tokens ended with that
 }
 
-// Reconcile puts aside what no record names and is older than the grace, takes back what a
-// record names again, destroys what was aside for long enough, and has keys that a restore
-// brought back revoked or destroyed again. It changes nothing when the log was rolled back
-// (LOG_ROLLED_BACK). After an error it may be called again and goes on.
+// Reconcile has keys, contractors and grants that a restore brought back shut again ([LookAll]),
+// puts aside what no record names and is older than the grace, takes back what a record names
+// again, and destroys what was aside for long enough. It changes nothing when the log was
+// rolled back (LOG_ROLLED_BACK). After an error it may be called again and goes on. One runs at
+// a time in a process: Conflict RECONCILING.
 func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) {
-	if err := r.CheckLog(ctx); err != nil {
+	if !r.running.TryLock() {
+		return out, vault.E(vault.Conflict, vault.ReasonReconciling, "a reconcile is under way already; try again once it is done")
+	}
+	defer r.running.Unlock()
+	// What shuts goes first: nothing below may stand in its way.
+	shut, err := r.Look(ctx, LookAll)
+	out.Undone, out.Restored, out.Tokens = shut.Keys, shut.Restored, shut.Tokens
+	if err != nil {
 		return out, err
 	}
-	var back, spent, revoked, destroyed []vault.ID
+	var back, spent, left []vault.ID
 	st, err := r.scan(ctx, func(rec vault.Record, s seen) error {
-		switch rec.Key {
-		case vault.KeyDestroyed:
-			if s.key || s.blob {
-				destroyed = append(destroyed, rec.ID)
+		if rec.Key == vault.KeyDestroyed {
+			if s.blob {
+				left = append(left, rec.ID)
 			}
 			if s.aside || s.noted {
 				spent = append(spent, rec.ID)
 			}
-			return nil
-		case vault.KeyRevoked:
-			if found, shut, _, err := r.Keys.InspectKey(ctx, rec.KeyName()); err != nil {
-				return err
-			} else if found && !shut {
-				revoked = append(revoked, rec.ID)
-			}
-		}
-		if (s.aside || s.noted) && rec.Key != vault.KeyDestroying {
+		} else if (s.aside || s.noted) && rec.Key != vault.KeyDestroying {
 			back = append(back, rec.ID)
 		}
 		return nil
@@ -87,8 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) 
 		*count += n
 		failed = append(failed, err)
 	}
-	// What shuts goes first: nothing below may stand in its way.
-	n, err := r.undo(ctx, revoked, destroyed)
+	n, err := r.undo(ctx, nil, left)
 	note(&out.Undone, n, err)
 	n, err = r.takeBack(ctx, back)
 	note(&out.Returned, n, err)
@@ -102,8 +107,8 @@ func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) 
 	return out, errors.Join(failed...)
 }
 
-// undo has keys that a restore of Vault or of the ciphertext brought back revoked or
-// destroyed again: the sweep carries it out.
+// undo has what a restore of Vault or of the ciphertext brought back revoked or destroyed
+// again.
 func (r *Reconciler) undo(ctx context.Context, revoked, destroyed []vault.ID) (n int, err error) {
 	for _, w := range []struct {
 		ids      []vault.ID
@@ -127,12 +132,16 @@ func (r *Reconciler) undo(ctx context.Context, revoked, destroyed []vault.ID) (n
 				return n, err
 			}
 			n += len(moved)
+			err = r.Service.apply(ctx, moved)
+			if vault.KindOf(err) == vault.Denied {
+				// Who can write to the database called it destroyed: no reason to stop all others.
+				r.Service.Log.WarnContext(ctx, "a key is said to be destroyed, which nobody signed", "error", err)
+			} else if err != nil {
+				return n, err
+			}
 		}
 	}
-	if n > 0 {
-		err = r.Service.Sweep(ctx)
-	}
-	return n, err
+	return n, nil
 }
 
 // update runs fn in one transaction, with an event about the IDs that it gives, if any.
@@ -201,16 +210,16 @@ func (r *Reconciler) record(ctx context.Context, id vault.ID) (rec vault.Record,
 }
 
 // each runs fn for the IDs, several at a time, and gives those for which it succeeded.
-// Nobody else of this process changes keys meanwhile.
+// Nobody else of this process changes a record's key meanwhile.
 func (r *Reconciler) each(ctx context.Context, ids []vault.ID, fn func(context.Context, vault.ID) error) (done []vault.ID, failed error) {
-	r.Service.work.Lock()
-	defer r.Service.work.Unlock()
 	var mu sync.Mutex
 	var all errgroup.Group
 	all.SetLimit(workers)
 	for _, id := range ids {
 		all.Go(func() error {
+			unlock := r.Service.work.lock(id)
 			err := fn(ctx, id)
+			unlock()
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

@@ -54,6 +54,15 @@ type StockTx interface {
 	// returns the size of the log.
 	EachEvent(from int64, most int, types []string, fn func(index int64, body []byte) error) (size int64, err error)
 	Append(e vault.Event) error
+
+	// RecordsIn is as Records, of those whose keys are in one of the states.
+	RecordsIn(after vault.ID, most int, states ...vault.KeyState) ([]vault.Record, error)
+	Contractors() ([]vault.Contractor, error)
+	Marked() (vault.Marked, error)
+	SetMarked(m vault.Marked) error
+	// ForgetTokens says of grants that run that they have no token and no fence yet, and gives
+	// how many had a token.
+	ForgetTokens() (int64, error)
 }
 
 // StockLedger keeps the facts and the log.
@@ -166,39 +175,52 @@ func (r *Reconciler) eachRecord(ctx context.Context, fn func(vault.Record) error
 	}
 }
 
-// CheckLog says whether the database's log goes on from where it was when last seen, and
-// remembers where it is now. LOG_ROLLED_BACK when it does not: then this is an older
-// database, or another, and what it does not name may still be somebody's record.
-func (r *Reconciler) CheckLog(ctx context.Context) error {
+// logEnd is where the log ended when it was last seen, and where it ends now.
+type logEnd struct {
+	known, size int64
+	newest      string // digest of the last event; of use if size is more than known
+}
+
+const rolledBack = "it is an older database or another; nothing is released, put aside or destroyed by it; restore the newest one, or, to accept the loss, stop the daemons and remove the file log-remembered beside the ciphertext"
+
+// compareLog says whether the database's log goes on from where it was when last seen.
+// LOG_ROLLED_BACK when it does not: then this is an older database, or another, and what it
+// does not name may still be somebody's record.
+func (r *Reconciler) compareLog(ctx context.Context) (end logEnd, err error) {
 	known, last, err := r.Mark.Load()
 	if err != nil {
-		return err
+		return end, err
 	}
-	var size int64
-	var there, newest string
+	end.known = known
+	var there string
 	err = r.Ledger.View(ctx, func(tx StockTx) (err error) {
-		if size, err = tx.EachEvent(max(known-1, 0), 1, nil, func(_ int64, body []byte) error {
+		if end.size, err = tx.EachEvent(max(known-1, 0), 1, nil, func(_ int64, body []byte) error {
 			there = vault.DigestOf(body).String()
 			return nil
-		}); err != nil || size <= known {
+		}); err != nil || end.size <= known {
 			return err
 		}
-		_, err = tx.EachEvent(size-1, 1, nil, func(_ int64, body []byte) error {
-			newest = vault.DigestOf(body).String()
+		_, err = tx.EachEvent(end.size-1, 1, nil, func(_ int64, body []byte) error {
+			end.newest = vault.DigestOf(body).String()
 			return nil
 		})
 		return err
 	})
-	const way = "it is an older database or another; nothing is put aside or destroyed by it; restore the newest one, or, to accept the loss, remove the file log-remembered beside the ciphertext"
 	switch {
 	case err != nil:
-		return err
-	case size < known:
-		return vault.E(vault.State, vault.ReasonLogRolledBack, "the database's log has %d events and had %d: "+way, size, known)
+		return end, err
+	case end.size < known:
+		return end, vault.E(vault.State, vault.ReasonLogRolledBack, "the database's log has %d events and had %d: "+rolledBack, end.size, known)
 	case known > 0 && there != last:
-		return vault.E(vault.State, vault.ReasonLogRolledBack, "event %d of the database's log is not the one that was there: "+way, known-1)
-	case size == known:
+		return end, vault.E(vault.State, vault.ReasonLogRolledBack, "event %d of the database's log is not the one that was there: "+rolledBack, known-1)
+	}
+	return end, nil
+}
+
+// saveLog remembers where the log ended.
+func (r *Reconciler) saveLog(end logEnd) error {
+	if end.size <= end.known {
 		return nil
 	}
-	return r.Mark.Save(size, newest)
+	return r.Mark.Save(end.size, end.newest)
 }

@@ -81,8 +81,8 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 }
 
 // disarm ends at Vault what this process can: the policy first, which is in force at the
-// next call and also for a token that nobody recorded, then the token. Either is enough to
-// make the token open nothing.
+// next call and also for a token that nobody recorded, then the tokens. Either is enough to
+// make them open nothing.
 func (s *Service) disarm(ctx context.Context, id vault.ID) error {
 	if s.Fences != nil {
 		if err := s.fence(ctx, id); err != nil {
@@ -90,27 +90,32 @@ func (s *Service) disarm(ctx context.Context, id vault.ID) error {
 		}
 	}
 	if s.Tokens != nil {
-		return s.endToken(ctx, id)
+		return s.endTokens(ctx, id)
 	}
 	return nil
 }
 
-// endToken ends the newest token of an ended grant.
-func (s *Service) endToken(ctx context.Context, id vault.ID) error {
-	var g vault.Grant
-	ended := false
+// endTokens ends the tokens of a grant that are owed to Vault, and the newest of one that has
+// ended. What fails stays owed, and keeps none of the others.
+func (s *Service) endTokens(ctx context.Context, id vault.ID) error {
+	var accessors []string
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
-		g, err = tx.Grant(id)
-		ended = err == nil && g.Ended(tx.Now())
+		if accessors, err = tx.OwedTokens(id); err != nil {
+			return err
+		}
+		g, err := tx.Grant(id)
+		if err == nil && g.Accessor != "" && g.Ended(tx.Now()) {
+			accessors = append(accessors, g.Accessor)
+		}
 		return err
 	})
-	if err != nil || !ended || g.Accessor == "" {
-		return err
+	for _, accessor := range accessors {
+		failed := s.Tokens.RevokeToken(ctx, accessor)
+		if failed == nil {
+			_, failed = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, accessor) })
+		}
+		err = errors.Join(err, failed)
 	}
-	if err := s.Tokens.RevokeToken(ctx, g.Accessor); err != nil {
-		return err
-	}
-	_, err = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, g.Accessor) })
 	return err
 }
 
@@ -227,7 +232,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		err = errors.Join(err, s.fence(ctx, id))
 	}
 	for _, id := range tokens {
-		err = errors.Join(err, s.endToken(ctx, id))
+		err = errors.Join(err, s.endTokens(ctx, id))
 	}
 	return err
 }

@@ -96,6 +96,44 @@ func TestActivateAgain(t *testing.T) {
 	s.shut()
 }
 
+// TestEarlierTokenIsOwed: Vault hiccups while an earlier token is to end. It is not forgotten,
+// not even by a crash; the sweep ends it, and an end of the grant does.
+func TestEarlierTokenIsOwed(t *testing.T) {
+	for name, then := range map[string]func(s *scene, g vault.Grant){
+		"sweep": func(s *scene, _ vault.Grant) { s.NoError(s.Grants.Sweep(t.Context())) },
+		"crash": func(s *scene, _ vault.Grant) {
+			s.restart()
+			s.Grants.Fences = nil // a process that holds tokens alone
+			s.NoError(s.Grants.Sweep(t.Context()))
+		},
+		"activate again": func(s *scene, g vault.Grant) {
+			_, _, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
+			s.NoError(err)
+		},
+		"retire": func(s *scene, g vault.Grant) {
+			s.Grants.Fences = nil
+			_, _, err := s.Grants.Retire(t.Context(), s.acme, g.Grant)
+			s.NoError(err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			g, first := s.Active(s.acme)
+			s.Vault.Fail("RevokeToken", 1, vaultAway())
+			_, _, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
+			s.Refused(err, vault.Unavailable, vault.ReasonVaultUnavailable)
+			s.opens(first)
+			then(s, g)
+			if err := s.Opens(first, s.record); vault.ReasonOf(err) != vault.ReasonKeyRefused {
+				t.Errorf("the earlier token: %v", err)
+			}
+			if n := s.Ask("SELECT COUNT(*) FROM earlier_tokens"); n != "0" {
+				t.Errorf("%s tokens are still owed", n)
+			}
+		})
+	}
+}
+
 // TestEndedMeanwhile: the grant ends between Mint and commit, in each way.
 func TestEndedMeanwhile(t *testing.T) {
 	for name, c := range map[string]struct {

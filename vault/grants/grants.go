@@ -59,9 +59,15 @@ type Tx interface {
 	SetGrantToken(id vault.ID, d vault.Digest, accessor string) error
 	FenceState(id vault.ID) (vault.FenceState, error)
 	SetFenceState(id vault.ID, s vault.FenceState) error
+	// OweToken keeps the accessor of a token that is not the grant's newest any more, or
+	// never was, until Vault has ended it.
+	OweToken(id vault.ID, accessor string) error
+	// OwedTokens gives the accessors that OweToken kept.
+	OwedTokens(id vault.ID) (accessors []string, err error)
 	// DropAccessor forgets the accessor of a token that ended.
 	DropAccessor(id vault.ID, accessor string) error
-	// TokensDue gives ended grants whose newest token Vault has still to end.
+	// TokensDue gives grants of which Vault has still to end a token: the newest of an ended
+	// one, and what is owed.
 	TokensDue(now time.Time, most int) ([]vault.ID, error)
 	// FencesDue gives grants whose fence is to be written or, once they have ended, removed.
 	FencesDue(now time.Time, most int) ([]vault.ID, error)
@@ -140,6 +146,14 @@ func (r Request) asks(g vault.Grant) bool {
 		slices.Equal(g.Scope.Modalities, want.Modalities) && g.Scope.From.Equal(want.From) && g.Scope.Until.Equal(want.Until)
 }
 
+// terms are what the request asks for, without what the service adds.
+func (r Request) terms(c vault.Caller, now time.Time) vault.Terms {
+	return vault.Terms{
+		Purpose: vault.PurposeRef{Name: r.Purpose}, Grantee: c.ID, Scope: r.Scope, MaxRecords: r.MaxRecords,
+		Ends: now.Add(r.TTL), Justification: vault.DigestOf([]byte(r.Justification)),
+	}.Normal()
+}
+
 // Request asks for a grant. What policy forbids is refused, with the reason and an event.
 func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vault.Grant, err error) {
 	if err := r.check(); err != nil {
@@ -157,7 +171,7 @@ func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vau
 		}
 		g, refused = s.draft(tx, c, r)
 		if refused != nil {
-			return refuse(tx, c, vault.ID{}, refused)
+			return refuse(tx, c, vault.Grant{Terms: r.terms(c, tx.Now())}, refused)
 		}
 		if err := tx.AddGrant(g, r.ID); err != nil {
 			return err
@@ -184,15 +198,11 @@ func (s *Service) draft(tx Tx, c vault.Caller, r Request) (g vault.Grant, err er
 	}
 	now := tx.Now()
 	g = vault.Grant{
-		Terms: vault.Terms{
-			Grant:   vault.NewID(),
-			Purpose: vault.PurposeRef{Name: p.Name, Version: p.Version, Digest: p.Digest()},
-			Grantee: c.ID, Epoch: org.Epoch, Scope: r.Scope, MaxRecords: r.MaxRecords,
-			Ends: now.Add(r.TTL), Approvals: p.Approvals,
-			Justification: vault.DigestOf([]byte(r.Justification)),
-		}.Normal(),
+		Terms: r.terms(c, now),
 		State: vault.GrantPending, Contractor: c.Org, Justification: r.Justification, RequestedAt: now,
 	}
+	g.Grant, g.Epoch, g.Approvals = vault.NewID(), org.Epoch, p.Approvals
+	g.Purpose = vault.PurposeRef{Name: p.Name, Version: p.Version, Digest: p.Digest()}
 	if _, err := rand.Read(g.HandleKey[:]); err != nil {
 		return g, err
 	}
@@ -227,7 +237,7 @@ func (s *Service) Approve(ctx context.Context, c vault.Caller, id vault.ID, sig 
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
 		if g, refused = s.approval(tx, c, id, sig); refused != nil {
-			return refuse(tx, c, id, refused)
+			return refuse(tx, c, vault.Grant{Terms: vault.Terms{Grant: id}}, refused)
 		}
 		if err := tx.AddSignature(id, sig); err != nil {
 			return err
@@ -282,6 +292,9 @@ func (s *Service) approval(tx Tx, c vault.Caller, id vault.ID, sig vault.Signatu
 	if err := s.Authority().Fresh(g.Decision(), sig, c, now); err != nil {
 		return g, err
 	}
+	if g.Signatures, err = counted(tx, g.Signatures); err != nil {
+		return g, err
+	}
 	return g, s.Authority().Decided(g.Decision(), append(g.Signatures[:len(g.Signatures):len(g.Signatures)], sig), 1, g.Grantee)
 }
 
@@ -294,6 +307,13 @@ func (s *Service) lawful(tx Tx, g vault.Grant) error {
 	}
 	if org.Suspended || org.Epoch != g.Epoch {
 		return vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s was suspended; its earlier grants do not revive", g.Contractor)
+	}
+	gone, err := suspended(tx, g.Grantee)
+	if err != nil {
+		return err
+	}
+	if gone {
+		return vault.E(vault.Denied, vault.ReasonCallerSuspended, "%s, who asked for the grant, is suspended", g.Grantee)
 	}
 	p, err := s.purpose(tx, g.Purpose.Name)
 	if err != nil {
@@ -347,27 +367,30 @@ func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g 
 	if err != nil {
 		return g, "", err
 	}
-	var earlier string
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
 		if g, refused = s.activation(tx, c, id); refused != nil {
-			return refuse(tx, c, id, refused)
+			return errors.Join(tx.OweToken(id, accessor), refuse(tx, c, vault.Grant{Terms: vault.Terms{Grant: id}}, refused))
 		}
-		earlier, g.State = g.Accessor, vault.GrantActive
+		if g.Accessor != "" {
+			if err := tx.OweToken(id, g.Accessor); err != nil {
+				return err
+			}
+		}
+		g.State = vault.GrantActive
 		return errors.Join(
 			tx.SetGrantState(id, g.State), tx.SetGrantToken(id, t.Digest(), accessor),
 			tx.Append(event(tx, vault.EventGrantActivated, c, g)))
 	})
-	if err := errors.Join(err, refused); err != nil {
+	if err != nil {
 		// The token was given to nobody. Should this fail too, the fence's removal ends it.
 		return g, "", errors.Join(err, s.Tokens.RevokeToken(context.WithoutCancel(ctx), accessor))
 	}
-	if earlier != "" {
-		if err := s.Tokens.RevokeToken(context.WithoutCancel(ctx), earlier); err != nil {
-			// The grantee activates again. The earlier token is not honoured here any more; at
-			// Vault it opens what the new one does, to the same grantee, until the grant ends.
-			return g, "", err
-		}
+	// An earlier token is not honoured here any more. Until Vault has ended it too, nothing
+	// is given out; the grantee activates again.
+	err = s.endTokens(context.WithoutCancel(ctx), id)
+	if err := errors.Join(refused, err); err != nil {
+		return g, "", err
 	}
 	return g, t, nil
 }
@@ -376,7 +399,7 @@ func (s *Service) check(ctx context.Context, c vault.Caller, id vault.ID) (g vau
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
 		if g, refused = s.activation(tx, c, id); refused != nil {
-			return refuse(tx, c, id, refused)
+			return refuse(tx, c, vault.Grant{Terms: vault.Terms{Grant: id}}, refused)
 		}
 		return nil
 	})
@@ -427,9 +450,10 @@ func (s *Service) prove(tx Tx, g vault.Grant) error {
 	return s.Authority().Approved(g, p)
 }
 
-// refuse records a refusal and lets the transaction commit it. Failures that are no verdict
-// (storage, for one) end the transaction instead.
-func refuse(tx Tx, c vault.Caller, grant vault.ID, why error) error {
+// refuse records a refusal and lets the transaction commit it: of a grant, or of a request for
+// one, which has terms and no name. Failures that are no verdict (storage, for one) end the
+// transaction instead.
+func refuse(tx Tx, c vault.Caller, g vault.Grant, why error) error {
 	switch vault.KindOf(why) {
 	case vault.Denied, vault.State, vault.NotFound:
 	default:
@@ -437,8 +461,10 @@ func refuse(tx Tx, c vault.Caller, grant vault.ID, why error) error {
 	}
 	e := vault.NewEvent(vault.EventGrantRefused, c, tx.Now())
 	e.Contractor, e.Reason = c.Org, vault.ReasonOf(why)
-	if grant != (vault.ID{}) {
-		e.Grant = grant.String()
+	if g.Grant != (vault.ID{}) {
+		e.Grant = g.Grant.String()
+	} else {
+		e.Terms = g.Text()
 	}
 	return tx.Append(e)
 }

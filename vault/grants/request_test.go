@@ -1,6 +1,8 @@
 package grants_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +66,15 @@ func TestRequestRefused(t *testing.T) {
 			s.Refused(err, c.kind, c.reason)
 			if e := s.Last(); e.Type != vault.EventGrantRefused || e.Reason != c.reason || e.Actor != who.ID {
 				t.Errorf("the log ends in %+v", e)
+			}
+			terms := s.Last().Terms
+			for _, line := range []string{
+				"purpose: " + r.Purpose, "sites: " + strings.Join(r.Scope.Sites, ","), "captured_from: " + vault.FormatTime(r.Scope.From),
+				fmt.Sprint("max_records: ", r.MaxRecords), "ends: " + vault.FormatTime(s.Clock.Now().Add(r.TTL)), "grantee: " + who.ID,
+			} {
+				if !strings.Contains(terms, line+"\n") {
+					t.Errorf("the log does not tell %q of what was asked:\n%s", line, terms)
+				}
 			}
 		})
 	}

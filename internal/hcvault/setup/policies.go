@@ -51,7 +51,8 @@ path "auth/token/lookup-accessor" {
 }
 `
 
-// adminPolicy writes fences, works on keys, and disables contractors. Reading sys/auth/token needs sudo at Vault; it
+// adminPolicy writes fences, works on keys, disables contractors, and ends all grant tokens at once: after a restore of
+// Vault some may be back that had ended. That one path wants sudo at Vault. Reading sys/auth/token needs sudo at Vault; it
 // tells the token mount's accessor, without which no entity is found by its alias.
 const adminPolicy = `
 path "sys/policies/acl" {
@@ -60,6 +61,11 @@ path "sys/policies/acl" {
 path "sys/policies/acl/portcullis-grant-*" {
   capabilities       = ["create", "update", "read", "delete"]
   allowed_parameters = { "policy" = [] }
+}
+path "sys/leases/revoke-prefix/auth/token/create/portcullis-grant" {
+  capabilities       = ["update", "sudo"]
+  allowed_parameters = { "sync" = [true] }
+  denied_parameters  = { "sync" = ["", false] }
 }
 path "MOUNT/keys" {
   capabilities = ["list"]

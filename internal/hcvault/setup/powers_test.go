@@ -100,6 +100,9 @@ func TestPowers(t *testing.T) {
 		{"give an entity policies", "POST", with(ent.Data.ID), body{"disabled": true, "policies": "root"}, false},
 		{"read an entity", "GET", with(ent.Data.ID), nil, false},
 		{"delete an entity", "DELETE", with(ent.Data.ID), nil, false},
+		{"end all tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create", body{"sync": true}, false},
+		{"end all logins", "PUT", "sys/leases/revoke-prefix/auth/approle/login", body{"sync": true}, false},
+		{"end tokens by force", "PUT", "sys/leases/revoke-force/auth/token/create/portcullis-grant", body{}, false},
 		{"take a snapshot", "GET", "sys/storage/raft/snapshot", nil, false},
 		{"seal", "PUT", "sys/seal", body{}, false},
 		{"read raw storage", "GET", "sys/raw/core/keyring", nil, false},
@@ -125,6 +128,7 @@ func TestPowers(t *testing.T) {
 			{"write a fence", "PUT", "sys/policies/acl/" + fence, body{"policy": otherPolicy}, false},
 			{"mint", "POST", mintPath, mint(nil), false},
 			{"revoke a token", "POST", "auth/token/revoke-accessor", body{"accessor": operator.Auth.Accessor}, false},
+			{"end all grant tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, false},
 			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, false},
 		}},
 		{"grants", login(t, "grants"), []try{
@@ -161,6 +165,7 @@ func TestPowers(t *testing.T) {
 			{"look a token up", "POST", "auth/token/lookup", body{"token": victim}, false},
 			{"find an entity", "POST", "identity/lookup/entity", body{"alias_name": "portcullis-c-power-co-1", "alias_mount_accessor": mount.Data.Accessor}, false},
 			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, false},
+			{"end all grant tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, false},
 		}},
 		{"grant token", victim, []try{
 			{"open in scope", "POST", "portcullis/decrypt/" + key, body{"ciphertext": wrapped}, true},
@@ -177,6 +182,7 @@ func TestPowers(t *testing.T) {
 			{"read its fence", "GET", "sys/policies/acl/" + fence, nil, false},
 			{"revoke by accessor", "POST", "auth/token/revoke-accessor", body{"accessor": operator.Auth.Accessor}, false},
 			{"revoke itself", "POST", "auth/token/revoke-self", body{}, false},
+			{"end all grant tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, false},
 			{"wrap an answer", "POST", "sys/wrapping/wrap", body{"x": "y"}, false},
 			{"ask what it may", "POST", "sys/capabilities-self", body{"path": "portcullis/decrypt/" + key}, false},
 		}},
@@ -205,6 +211,7 @@ func TestPowers(t *testing.T) {
 			{"find another entity", "POST", "identity/lookup/entity", body{"alias_name": "operator", "alias_mount_accessor": mount.Data.Accessor}, false},
 			{"find an entity by ID", "POST", "identity/lookup/entity", body{"id": ent.Data.ID}, false},
 			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, true},
+			{"end all grant tokens some time later", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": false}, false},
 		}},
 	}
 	for _, who := range tables {
@@ -226,6 +233,10 @@ func TestPowers(t *testing.T) {
 	// After all that: nobody has enabled the contractor again, and the operator's token lives.
 	if err := call(t, victim, "POST", "portcullis/decrypt/"+key, body{"ciphertext": wrapped}, nil); transport.Status(err) != 403 {
 		t.Errorf("the contractor that the admin disabled opens: %v", err)
+	}
+	// Ending all grant tokens is the admin's, and ends no others.
+	if err := call(t, login(t, "admin"), "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, nil); err != nil {
+		t.Errorf("admin may end all grant tokens: %v", err)
 	}
 	if err := call(t, operator.Auth.ClientToken, "GET", "auth/token/lookup-self", nil, nil); err != nil {
 		t.Errorf("the operator's token is gone: %v", err)
