@@ -174,6 +174,19 @@ func TestSelect(t *testing.T) {
 					t.Errorf("%+v in %q, at most %d: %d records, want %d", sel, states, most, len(got), len(want))
 				}
 			}
+			if states != nil {
+				continue
+			}
+			var paged []vault.ID
+			for after := (vault.ID{}); ; after = paged[len(paged)-1] {
+				page := view(t, s, func(tx *Tx) ([]vault.Record, error) { return tx.Selected(sel, after, 3) })
+				if paged = append(paged, ids(page, recordID)...); len(page) < 3 || len(paged) > len(want) {
+					break
+				}
+			}
+			if !slices.Equal(paged, want) {
+				t.Errorf("%+v in pages: %d records, want %d", sel, len(paged), len(want))
+			}
 		}
 	}
 }

@@ -126,16 +126,36 @@ func (t *Tx) SetFenceState(id vault.ID, s vault.FenceState) error {
 	return t.exec("UPDATE grants SET fence = $1 WHERE id = $2", string(s), id.String())
 }
 
+// OweToken keeps the accessor of a token that Vault has to end although its grant goes on.
+func (t *Tx) OweToken(id vault.ID, accessor string) error {
+	return t.exec("INSERT INTO earlier_tokens (grant_id, accessor) VALUES ($1, $2) ON CONFLICT DO NOTHING", id.String(), accessor)
+}
+
+// OwedTokens gives the accessors of a grant that OweToken kept.
+func (t *Tx) OwedTokens(id vault.ID) (accessors []string, err error) {
+	err = t.each("SELECT accessor FROM earlier_tokens WHERE grant_id = $1", []any{id.String()}, func(scan func(...any) error) error {
+		var a string
+		err := scan(&a)
+		accessors = append(accessors, a)
+		return err
+	})
+	return accessors, err
+}
+
 // DropAccessor forgets the accessor of a token that ended.
 func (t *Tx) DropAccessor(id vault.ID, accessor string) error {
+	if err := t.exec("DELETE FROM earlier_tokens WHERE grant_id = $1 AND accessor = $2", id.String(), accessor); err != nil {
+		return err
+	}
 	return t.exec("UPDATE grants SET accessor = '' WHERE id = $1 AND accessor = $2", id.String(), accessor)
 }
 
-// TokensDue gives ended grants whose newest token Vault has still to end, in a random order,
-// as FencesDue does.
+// TokensDue gives grants of which Vault has still to end a token: the newest of an ended
+// one, and earlier ones of any. The order is random, as in FencesDue.
 func (t *Tx) TokensDue(now time.Time, most int) ([]vault.ID, error) {
-	return t.grantIDs(`SELECT id FROM grants WHERE accessor <> ''
-		AND (ends <= $1 OR state IN ('denied', 'retired', 'revoked')) ORDER BY RANDOM() LIMIT $2`, micros(now), most)
+	return t.grantIDs(`SELECT id FROM (
+		SELECT id FROM grants WHERE accessor <> '' AND (ends <= $1 OR state IN ('denied', 'retired', 'revoked'))
+		UNION SELECT grant_id FROM earlier_tokens) ORDER BY RANDOM() LIMIT $2`, micros(now), most)
 }
 
 // FencesDue gives grants whose fence is to be written or, once they have ended, removed. The

@@ -204,6 +204,26 @@ func TestTokensDue(t *testing.T) {
 	if after := due(); len(after) != len(got)-1 || slices.Contains(after, got[0]) {
 		t.Errorf("%d due once one token ended, want %d", len(after), len(got)-1)
 	}
+	// Earlier tokens are due whatever their grant is.
+	g := someGrant(vault.GrantActive)
+	addGrant(t, s, g)
+	must(t, s, func(tx *Tx) error {
+		return errors.Join(tx.OweToken(g.Grant, "first"), tx.OweToken(g.Grant, "second"), tx.OweToken(g.Grant, "first"))
+	})
+	owed := func() []string {
+		return view(t, s, func(tx *Tx) ([]string, error) { return tx.OwedTokens(g.Grant) })
+	}
+	if accessors := owed(); !slices.Equal(accessors, []string{"first", "second"}) || !slices.Contains(due(), g.Grant) {
+		t.Errorf("owed: %q", accessors)
+	}
+	must(t, s, func(tx *Tx) error { return tx.DropAccessor(g.Grant, "first") })
+	if accessors := owed(); !slices.Equal(accessors, []string{"second"}) || !slices.Contains(due(), g.Grant) {
+		t.Errorf("still owed: %q", accessors)
+	}
+	must(t, s, func(tx *Tx) error { return tx.DropAccessor(g.Grant, "second") })
+	if slices.Contains(due(), g.Grant) {
+		t.Error("due with nothing owed")
+	}
 }
 
 // released counts what is kept of releases: rows, and the grant's own count.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -79,6 +80,26 @@ func (t *Tx) record(where string, args ...any) (r vault.Record, err error) {
 // Record gives a record; NotFound if there is none.
 func (t *Tx) Record(id vault.ID) (vault.Record, error) { return t.record("id = $1", id.String()) }
 
+// RecordsOf gives those of the records that there are, in any order.
+func (t *Tx) RecordsOf(ids []vault.ID) (out []vault.Record, err error) {
+	const chunk = 500 // placeholders of one statement
+	for part := range slices.Chunk(ids, chunk) {
+		args := make([]any, len(part))
+		for i, id := range part {
+			args[i] = id.String()
+		}
+		err := t.each("SELECT "+recordColumns+" FROM records WHERE id IN ("+marks(1, len(args))+")", args, func(scan func(...any) error) error {
+			r, err := scanRecord(scan)
+			out = append(out, r)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // RecordByRequest gives the record that a device stored under a request ID.
 func (t *Tx) RecordByRequest(device string, request vault.ID) (vault.Record, error) {
 	return t.record("device = $1 AND request_id = $2", device, request.String())
@@ -112,6 +133,22 @@ func (t *Tx) RecordsInScope(s vault.Scope, after vault.ID, most int) (out []vaul
 	return out, err
 }
 
+// IDsInScope calls fn for each record of a scope whose key is active, in any order.
+func (t *Tx) IDsInScope(s vault.Scope, fn func(vault.ID)) error {
+	where, args := within(s)
+	var text string
+	return t.each("SELECT id FROM records WHERE "+where, args, func(scan func(...any) error) error {
+		if err := scan(&text); err != nil {
+			return err
+		}
+		id, err := rowID(text)
+		if err == nil {
+			fn(id)
+		}
+		return err
+	})
+}
+
 // dayMicros is one day in the unit of captured_at.
 const dayMicros = 24 * 60 * 60 * 1_000_000
 
@@ -124,31 +161,30 @@ func (t *Tx) Preview(s vault.Scope) (p vault.Preview, err error) {
 	return p, err
 }
 
+// selected is the condition of a selection, with its arguments.
+func selected(s vault.Selection) (string, []any) {
+	if s.Record != (vault.ID{}) {
+		return "id = $1", []any{s.Record.String()}
+	}
+	where, args := "site = $1 AND captured_at >= $2 AND captured_at < $3", []any{s.Site, micros(s.From), micros(s.Until)}
+	if s.Modality != "" {
+		where, args = where+" AND modality = $4", append(args, string(s.Modality))
+	}
+	return where, args
+}
+
 // Select gives the records of a selection whose keys are in one of the states (any, if none
 // is given), in the order of their IDs.
 func (t *Tx) Select(s vault.Selection, most int, states ...vault.KeyState) (out []vault.ID, err error) {
-	args := []any{most}
-	add := func(condition string, values ...any) string {
-		args = append(args, values...)
-		return " AND " + condition
-	}
-	where := ""
-	if s.Record != (vault.ID{}) {
-		where += add("id = $2", s.Record.String())
-	} else {
-		where += add("site = $2 AND captured_at >= $3 AND captured_at < $4", s.Site, micros(s.From), micros(s.Until))
-		if s.Modality != "" {
-			where += add("modality = $5", string(s.Modality))
-		}
-	}
+	where, args := selected(s)
 	if len(states) > 0 {
-		names := make([]any, len(states))
-		for i, k := range states {
-			names[i] = string(k)
+		where += " AND key_state IN (" + marks(len(args)+1, len(states)) + ")"
+		for _, k := range states {
+			args = append(args, string(k))
 		}
-		where += add("key_state IN ("+marks(len(args)+1, len(names))+")", names...)
 	}
-	err = t.each("SELECT id FROM records WHERE TRUE"+where+" ORDER BY id LIMIT $1", args, func(scan func(...any) error) error {
+	args = append(args, most)
+	err = t.each("SELECT id FROM records WHERE "+where+" ORDER BY id LIMIT "+marks(len(args), 1), args, func(scan func(...any) error) error {
 		var text string
 		if err := scan(&text); err != nil {
 			return err
@@ -157,6 +193,21 @@ func (t *Tx) Select(s vault.Selection, most int, states ...vault.KeyState) (out 
 		out = append(out, id)
 		return err
 	})
+	return out, err
+}
+
+// Selected gives records of a selection, in the order of their IDs, from the first after the
+// one given.
+func (t *Tx) Selected(s vault.Selection, after vault.ID, most int) (out []vault.Record, err error) {
+	where, args := selected(s)
+	n := len(args)
+	args = append(args, idText(after), most)
+	err = t.each("SELECT "+recordColumns+" FROM records WHERE "+where+" AND id > "+marks(n+1, 1)+" ORDER BY id LIMIT "+marks(n+2, 1), args,
+		func(scan func(...any) error) error {
+			r, err := scanRecord(scan)
+			out = append(out, r)
+			return err
+		})
 	return out, err
 }
 

@@ -25,6 +25,8 @@ type Keys interface {
 type Blobs interface {
 	// Put is durable on return.
 	Put(ctx context.Context, id vault.ID, sealed []byte) error
+	// Delete is durable on return. What is missing is no error.
+	Delete(ctx context.Context, id vault.ID) error
 }
 
 // Tx is one transaction on the facts.
@@ -55,6 +57,9 @@ type Window struct {
 
 // DefaultWindow allows five minutes ahead and, for devices that were offline, 31 days behind.
 var DefaultWindow = Window{Ahead: 5 * time.Minute, Behind: 31 * 24 * time.Hour}
+
+// discardTime is how long a caller waits for ciphertext to be taken away.
+const discardTime = 5 * time.Second
 
 // Service stores images. Its methods may be called at once from many goroutines.
 type Service struct {
@@ -118,26 +123,41 @@ func (s *Service) Store(ctx context.Context, c vault.Caller, in Image) (rec vaul
 	return s.commit(ctx, c, rec)
 }
 
-// seal keeps the ciphertext and sets what the record says of it.
-func (s *Service) seal(ctx context.Context, rec *vault.Record, image []byte) error {
+// seal keeps the ciphertext, makes the key, and sets what the record says of them. In this
+// order, for nothing here can take a key back: a full disk makes none, and the ciphertext
+// that a failing Vault would leave behind is taken away at once.
+func (s *Service) seal(ctx context.Context, rec *vault.Record, image []byte) (err error) {
 	dek := envelope.NewKey()
 	defer clear(dek)
 	sealed, err := envelope.Seal(*rec, dek, image)
 	if err != nil {
 		return fmt.Errorf("seal: %w", err)
 	}
-	if rec.WrappedKey, err = s.Keys.Wrap(ctx, rec.KeyName(), dek); err != nil {
-		return fmt.Errorf("wrap the data key: %w", err)
-	}
+	rec.SealedHash = vault.DigestOf(sealed)
+	defer func() {
+		if err != nil {
+			s.discard(ctx, rec.ID)
+		}
+	}()
 	if err := s.Blobs.Put(ctx, rec.ID, sealed); err != nil {
 		return fmt.Errorf("keep the ciphertext: %w", err)
 	}
-	rec.SealedHash = vault.DigestOf(sealed)
+	if rec.WrappedKey, err = s.Keys.Wrap(ctx, rec.KeyName(), dek); err != nil {
+		return fmt.Errorf("wrap the data key: %w", err)
+	}
 	return nil
 }
 
+// discard takes away ciphertext that no record will name. Should it fail, that is an orphan.
+func (s *Service) discard(ctx context.Context, id vault.ID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
+	defer cancel()
+	_ = s.Blobs.Delete(ctx, id)
+}
+
 // commit makes the record a fact. Of two requests with one ID the first to commit wins;
-// the other's key and ciphertext stay behind as orphans.
+// the other's key stays behind as an orphan. So do key and ciphertext when the database fails,
+// for it may have committed all the same.
 func (s *Service) commit(ctx context.Context, c vault.Caller, rec vault.Record) (out vault.Record, repeated bool, err error) {
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
 		if err := tx.Standing(c); err != nil {
@@ -160,6 +180,9 @@ func (s *Service) commit(ctx context.Context, c vault.Caller, rec vault.Record) 
 		e.Stored = out.Facts()
 		return tx.Append(e)
 	})
+	if err == nil && repeated {
+		s.discard(ctx, rec.ID)
+	}
 	return out, repeated, err
 }
 
@@ -179,6 +202,14 @@ func (s *Service) check(c vault.Caller, in Image) error {
 	}
 	if err := vault.CheckModality("modality", in.Modality); err != nil {
 		return err
+	}
+	for _, f := range []struct{ field, name string }{{"site", in.Site}, {"lane", in.Lane}} {
+		if f.name == "" {
+			continue
+		}
+		if err := vault.CheckName(f.field, f.name); err != nil {
+			return err
+		}
 	}
 	if (in.Site != "" && in.Site != c.Site) || (in.Lane != "" && in.Lane != c.Lane) {
 		return vault.E(vault.Denied, vault.ReasonSiteMismatch,

@@ -68,8 +68,8 @@ func TestStore(t *testing.T) {
 	if repeated {
 		t.Error("a first image is no repetition")
 	}
-	if got := h.Trace(); !slices.Equal(got, []string{"Wrap", "Put", "Update"}) {
-		t.Errorf("order: %s; want the key, the ciphertext, the record", house.String(got))
+	if got := h.Trace(); !slices.Equal(got, []string{"Put", "Wrap", "Update"}) {
+		t.Errorf("order: %s; want the ciphertext, the key, the record", house.String(got))
 	}
 	if stored(h) != 1 {
 		t.Fatal("it is not in the log")
@@ -169,6 +169,41 @@ func TestStepFails(t *testing.T) {
 			h.NoError(err)
 			if repeated || again.ID == rec.ID || stored(h) != 1 {
 				t.Errorf("the retry gave %s, a repetition: %v; the failed one was %s", again.ID, repeated, rec.ID)
+			}
+		})
+	}
+}
+
+// TestFullDisk: while nothing can be kept, no key is made; while no key can be made, nothing is
+// kept. Nothing takes a key back but the reconciler, days later.
+func TestFullDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		fail func(h *house.House)
+		keys int // that are left
+	}{
+		"disk full":           {func(h *house.House) { h.Blobs.Fail("Put", 1, blobAway()) }, 0},
+		"Put's answer lost":   {func(h *house.House) { h.Blobs.FailAfter("Put", 1, blobAway()) }, 0},
+		"Vault away":          {func(h *house.House) { h.Vault.Fail("Wrap", 1, vaultAway()) }, 0},
+		"Vault's answer lost": {func(h *house.House) { h.Vault.FailAfter("Wrap", 1, vaultAway()) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, device, in := open(t)
+			c.fail(h)
+			ctx, cancel := context.WithCancel(t.Context())
+			if c.keys == 0 {
+				h.Once("Wrap", cancel) // nor does it matter that the caller has left
+			}
+			_, _, err := h.Capture.Store(ctx, device, in)
+			if err == nil {
+				t.Fatal("stored")
+			}
+			cancel()
+			keys, err := h.Vault.Keys(t.Context())
+			h.NoError(err)
+			blobs := 0
+			h.NoError(h.Blobs.List(t.Context(), func(vault.ID, int64, time.Time) error { blobs++; return nil }))
+			if len(keys) != c.keys || blobs != 0 {
+				t.Errorf("%d keys and %d blobs are left, want %d keys", len(keys), blobs, c.keys)
 			}
 		})
 	}

@@ -79,7 +79,7 @@ func TestStates(t *testing.T) {
 			s.SQL("UPDATE grants SET state = 'active'")
 		}, vault.State, vault.ReasonGrantRevoked},
 		"caller suspended": {func(s *scene) {
-			s.SQL("INSERT INTO suspended_callers VALUES (?, 0)", s.acme.ID)
+			s.SQL("INSERT INTO suspended_callers (id, suspended_at) VALUES (?, 0)", s.acme.ID)
 		}, vault.Denied, vault.ReasonCallerSuspended},
 		"only approved": {func(s *scene) { s.SQL("UPDATE grants SET state = 'approved'") }, vault.State, vault.ReasonGrantNotActive},
 		"key revoked": {func(s *scene) {

@@ -45,9 +45,10 @@ type Tx interface {
 	PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error)
 	Grant(id vault.ID) (vault.Grant, error)
 	Record(id vault.ID) (vault.Record, error)
-	// RecordsInScope gives the records of a scope whose keys are active, in the order of
-	// their IDs, from the first after the one given.
-	RecordsInScope(s vault.Scope, after vault.ID, most int) ([]vault.Record, error)
+	// RecordsOf gives those of the records that there are, in any order.
+	RecordsOf(ids []vault.ID) ([]vault.Record, error)
+	// IDsInScope calls fn for each record of a scope whose key is active, in any order.
+	IDsInScope(s vault.Scope, fn func(vault.ID)) error
 	// CountRelease counts a record against its grant's quota, once however often it
 	// leaves: QUOTA_EXCEEDED if the quota does not allow one more.
 	CountRelease(grant, record vault.ID) (refetch bool, err error)
@@ -59,10 +60,9 @@ type Ledger interface {
 	// Update runs fn in one transaction, durable on return, and gives the log index of the
 	// last event that fn appended. fn may run more than once.
 	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
+	// View runs fn on a consistent state. It writes nothing.
+	View(ctx context.Context, fn func(Tx) error) error
 }
-
-// MaxPage is the most records of a page.
-const MaxPage = 1000
 
 // openTimeout bounds the time between a release's authorization and its entering the gate.
 const openTimeout = 30 * time.Second
@@ -75,7 +75,8 @@ type Service struct {
 	Gate      Gate
 	Authority func() vault.Authority
 
-	proved proofs
+	proved   proofs
+	listings listings
 }
 
 // Fetch opens one image and gives it to send: it records, opens, sends, never in another
@@ -251,57 +252,4 @@ func (s *Service) unsent(ctx context.Context, rel vault.Release, why error) erro
 		return tx.Append(e)
 	})
 	return err
-}
-
-// View is what a grantee learns of a record besides its picture.
-type View struct {
-	Handle   vault.Handle
-	Modality vault.Modality
-	Site     string
-	Day      time.Time // of capture, midnight UTC
-}
-
-// List gives a page of the records that the grant covers, in an order that tells nothing,
-// from the first after the handle given (the zero handle begins). more tells that the page
-// is not the last.
-func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (views []View, more bool, err error) {
-	if most < 0 || most > MaxPage {
-		return nil, false, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
-	}
-	if most == 0 {
-		most = MaxPage
-	}
-	var refused error
-	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
-		views = nil
-		g, err := s.grant(tx, c, t, grant)
-		if refused = err; err != nil {
-			return refuse(tx, c, grant, err)
-		}
-		var from vault.ID
-		if after != (vault.Handle{}) {
-			from = g.HandleKey.Record(after)
-		}
-		records, err := tx.RecordsInScope(g.Scope, from, most+1)
-		if err != nil {
-			return err
-		}
-		if more = len(records) > most; more {
-			records = records[:most]
-		}
-		for _, r := range records {
-			y, m, d := r.CapturedAt.UTC().Date()
-			views = append(views, View{
-				Handle: g.HandleKey.Handle(r.ID), Modality: r.Modality, Site: r.Site,
-				Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC),
-			})
-		}
-		e := vault.NewEvent(vault.EventRecordsListed, c, tx.Now())
-		e.Grant, e.Contractor, e.Count = grant.String(), g.Contractor, int64(len(views))
-		return tx.Append(e)
-	})
-	if err := errors.Join(err, refused); err != nil {
-		return nil, false, err
-	}
-	return views, more, nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -88,10 +89,32 @@ func New(t testing.TB) *House {
 	}
 	h.Vault.Hook(hook)
 	h.Blobs.Hook(hook)
+	empty, err := empty()
+	h.NoError(err)
+	h.NoError(os.WriteFile(h.path, empty, 0o600))
 	h.open()
 	t.Cleanup(func() { h.Store.Close() })
 	return h
 }
+
+// empty gives the file of a database with the newest schema and nothing in it: making it once
+// saves each house the migrations.
+var empty = sync.OnceValues(func() (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "house")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "facts.db")
+	st, err := store.Open(context.Background(), path, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Close(); err != nil { // it writes back what is in the log ahead
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
 
 func (h *House) open() {
 	h.Helper()
@@ -110,7 +133,7 @@ func (h *House) open() {
 		Ledger: ledger[release.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Authority: h.Authority,
 	}
 	h.Breach = &breach.Service{
-		Ledger: ledger[breach.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate,
+		Ledger: ledger[breach.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Disarm: h.Grants,
 		Authority: h.Authority, Attest: attester{h}, Log: log,
 	}
 }

@@ -1,0 +1,223 @@
+package release
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+const (
+	// MaxPage is the most records of a page.
+	MaxPage = 1000
+	// defaultWindow is how many handles of a listing are kept in order, 16 bytes each.
+	defaultWindow = 1 << 17
+	// defaultListings is how many listings are kept: at most 128 MiB in all.
+	defaultListings = 64
+)
+
+// View is what a grantee learns of a record besides its picture.
+type View struct {
+	Handle   vault.Handle
+	Modality vault.Modality
+	Site     string
+	Day      time.Time // of capture, midnight UTC
+}
+
+// List gives a page of the records that the grant covers, in the order of their handles, which
+// tells nothing and is another in each grant, from the first after the handle given (the zero
+// handle begins). more tells that the page is not the last. Records that come into the scope
+// while a listing is under way may be left out of it.
+//
+// The page is read beside the one writer of the database, which is asked for the event alone.
+func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (views []View, more bool, err error) {
+	if most < 0 || most > MaxPage {
+		return nil, false, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
+	}
+	if most == 0 {
+		most = MaxPage
+	}
+	var g vault.Grant
+	var unread error
+	err = s.Ledger.View(ctx, func(tx Tx) error {
+		g, unread = s.grant(tx, c, t, grant)
+		return nil
+	})
+	if err == nil && unread == nil {
+		views, more, err = s.listings.of(grant).page(ctx, s.Ledger, g, after, most)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	var refused error
+	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if refused = unread; refused != nil {
+			return refuse(tx, c, grant, refused)
+		}
+		g, err := s.grant(tx, c, t, grant) // again: it may have ended meanwhile
+		if refused = err; err != nil {
+			return refuse(tx, c, grant, err)
+		}
+		e := vault.NewEvent(vault.EventRecordsListed, c, tx.Now())
+		e.Grant, e.Contractor, e.Count = grant.String(), g.Contractor, int64(len(views))
+		return tx.Append(e)
+	})
+	if err := errors.Join(err, refused); err != nil {
+		return nil, false, err
+	}
+	return views, more, nil
+}
+
+// listings keeps the order of listings under way, so that only the first page of one costs
+// as much as the grant covers.
+type listings struct {
+	window, most int // 0 for the defaults
+
+	mu     sync.Mutex
+	grants []vault.ID // the one used last stands last
+	known  map[vault.ID]*listing
+}
+
+// of gives the listing of a grant.
+func (l *listings) of(grant vault.ID) *listing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.grants, grant); i >= 0 {
+		l.grants = append(slices.Delete(l.grants, i, i+1), grant)
+		return l.known[grant]
+	}
+	if len(l.grants) >= cmp.Or(l.most, defaultListings) {
+		delete(l.known, l.grants[0])
+		l.grants = slices.Delete(l.grants, 0, 1)
+	}
+	if l.known == nil {
+		l.known = map[vault.ID]*listing{}
+	}
+	l.grants = append(l.grants, grant)
+	l.known[grant] = &listing{window: cmp.Or(l.window, defaultWindow), turn: make(chan struct{}, 1)}
+	return l.known[grant]
+}
+
+// listing is a part of what a grant covers, in the order of handles: all after one handle, or
+// as many as the window takes. It is but an order: each record is looked up when its page is
+// read.
+type listing struct {
+	window  int
+	turn    chan struct{} // held by whoever uses the rest
+	after   vault.Handle
+	handles []vault.Handle
+	whole   bool // there is nothing behind the last
+}
+
+// page reads a page. A grantee that asks many times at once occupies the database once.
+func (l *listing) page(ctx context.Context, ledger Ledger, g vault.Grant, after vault.Handle, most int) (views []View, more bool, err error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	defer func() { <-l.turn }()
+	err = ledger.View(ctx, func(tx Tx) (err error) {
+		views, more, err = l.read(tx, g, after, most)
+		return err
+	})
+	return views, more, err
+}
+
+// read reads a page in a transaction.
+func (l *listing) read(tx Tx, g vault.Grant, after vault.Handle, most int) (views []View, more bool, err error) {
+	for begin := after == (vault.Handle{}); ; begin = false {
+		if begin || !l.leads(after) {
+			if err := l.order(tx, g, after); err != nil {
+				return nil, false, err
+			}
+		}
+		i, found := slices.BinarySearchFunc(l.handles, after, compare)
+		if found {
+			i++
+		}
+		for i < len(l.handles) {
+			part := l.handles[i:min(i+most+1-len(views), len(l.handles))]
+			records, err := open(tx, g, part)
+			if err != nil {
+				return nil, false, err
+			}
+			for _, h := range part {
+				r, ok := records[h]
+				if !ok {
+					continue
+				}
+				if len(views) == most {
+					return views, true, nil
+				}
+				y, m, d := r.CapturedAt.UTC().Date()
+				views = append(views, View{Handle: h, Modality: r.Modality, Site: r.Site, Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC)})
+			}
+			i += len(part)
+			after = part[len(part)-1]
+		}
+		if l.whole {
+			return views, false, nil
+		}
+	}
+}
+
+// open gives those of the records that the grant covers now.
+func open(tx Tx, g vault.Grant, handles []vault.Handle) (map[vault.Handle]vault.Record, error) {
+	ids := make([]vault.ID, len(handles))
+	for i, h := range handles {
+		ids[i] = g.HandleKey.Record(h)
+	}
+	records, err := tx.RecordsOf(ids)
+	out := make(map[vault.Handle]vault.Record, len(records))
+	for _, r := range records {
+		if r.Key == vault.KeyActive && g.Scope.Covers(r) {
+			out[g.HandleKey.Handle(r.ID)] = r
+		}
+	}
+	return out, err
+}
+
+// leads says whether what comes after a handle is known.
+func (l *listing) leads(after vault.Handle) bool {
+	if l.whole {
+		return compare(l.after, after) <= 0
+	}
+	return len(l.handles) > 0 && compare(l.after, after) <= 0 && compare(after, l.handles[len(l.handles)-1]) < 0
+}
+
+// order looks at all that the grant covers and keeps the first handles after one. It needs
+// room for two windows.
+func (l *listing) order(tx Tx, g vault.Grant, after vault.Handle) error {
+	l.after, l.handles, l.whole = after, l.handles[:0], false
+	cut := false
+	sort := func() {
+		slices.SortFunc(l.handles, compare)
+		if len(l.handles) > l.window {
+			l.handles, cut = l.handles[:l.window], true
+		}
+	}
+	err := tx.IDsInScope(g.Scope, func(id vault.ID) {
+		h := g.HandleKey.Handle(id)
+		if compare(h, after) <= 0 {
+			return
+		}
+		if l.handles = append(l.handles, h); len(l.handles) == 2*l.window {
+			sort()
+		}
+	})
+	if err != nil {
+		l.handles = nil
+		return err
+	}
+	sort()
+	l.handles, l.whole = slices.Clone(l.handles), !cut // without the room that sorting took
+	return nil
+}
+
+func compare(a, b vault.Handle) int { return bytes.Compare(a[:], b[:]) }
