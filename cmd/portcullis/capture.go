@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"sync/atomic"
 	"time"
@@ -11,7 +13,6 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/client"
 )
@@ -20,6 +21,9 @@ import (
 const (
 	maxParallel = 64       // images on their way; the service takes 256 calls at once on a connection
 	maxPicture  = 64 << 20 // bytes of a file; the service's own limit is lower
+
+	// capturePatience is how long pictures wait for a service that is away: its restart.
+	capturePatience = 15 * time.Second
 )
 
 // The words for --captured-at besides a time.
@@ -34,6 +38,11 @@ func (a *app) captureCommand() *cobra.Command {
 		captured string
 		crossing idFlag
 		parallel int
+		results  string
+		watching bool
+		remove   bool
+		retry    bool
+		settle   time.Duration
 	)
 	c := &cobra.Command{
 		Use:   "capture FILE… | DIR",
@@ -50,9 +59,24 @@ Running it again is harmless, also after a crash: each picture has a request ID 
 its bytes, modality, crossing and capture time (but not of now), under a secret that comes from
 the profile's key. What was stored before is told as "repeated", or as "known" when it was stored
 at an earlier now, whose time then stays. With another key the request IDs are others, so finish
-a run before you renew the key. With --captured-at file a changed file time makes another record.`,
+a run before you renew the key. With --captured-at file a changed file time makes another record.
+
+--results FILE also appends what came of each file to FILE (mode 0600), one JSON object a line.
+
+--watch keeps up with one folder until it is interrupted: it stores each picture once its file
+has not changed for --settle, and keeps what came of each in DIR/.portcullis/results.jsonl, or in
+--results FILE. Killed at any instant and started again, it goes on where it was, and stores
+nothing twice. What the service refuses is tried again when the file changes, or in a later run
+with --retry-refused. While the service is away, it waits and says so. The capture time is the
+file's, unless --captured-at gives one. Names that begin with a dot are passed over, so write to
+such a name and rename; a file stands for one picture, so give each a name of its own.
+
+--remove deletes each file once the service has acknowledged it and its result is on the disk.
+What then lies in DIR is what is not stored: still waiting, or refused. Deleting does not wipe
+the disk.`,
 		Example: `  portcullis --profile lane capture ./pictures
-  portcullis --profile lane capture --modality plate --captured-at file plates/*.jpg`,
+  portcullis --profile lane capture --modality plate --captured-at file plates/*.jpg
+  portcullis --profile lane capture /var/spool/lane --watch --remove`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	f := c.Flags()
@@ -60,39 +84,60 @@ a run before you renew the key. With --captured-at file a changed file time make
 	f.StringVar(&captured, "captured-at", capturedNow, "when they were taken: now, file or a `TIME`")
 	f.Var(&crossing, "crossing", "they are all of this vehicle's or traveller's passing")
 	f.IntVar(&parallel, "parallel", 8, "how many are on their way at once: `N`")
+	f.StringVar(&results, "results", "", "append what came of each file to `FILE`")
+	f.BoolVar(&watching, "watch", false, "keep up with a folder until interrupted")
+	f.BoolVar(&remove, "remove", false, "with --watch: delete each file that is stored")
+	f.BoolVar(&retry, "retry-refused", false, "with --watch: try again what an earlier run was refused")
+	f.DurationVar(&settle, "settle", 2*time.Second, "with --watch: a file is whole when it has not changed for so `LONG`")
 	complete(c, "modality", "face", "plate")
 	complete(c, "captured-at", capturedNow, capturedFile)
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
 		if parallel < 1 || parallel > maxParallel {
 			return usagef("--parallel must be from 1 to %d", maxParallel)
 		}
-		run := &capture{session: s, now: vault.Micro(a.now()), crossing: vault.ID(crossing)}
-		switch captured {
-		case capturedNow:
-		case capturedFile:
+		if !watching && (remove || retry || c.Flags().Changed("settle")) {
+			return usagef("--remove, --retry-refused and --settle are for --watch")
+		}
+		if settle < minSettle || settle > maxSettle {
+			return usagef("--settle must be from %s to %s", minSettle, maxSettle)
+		}
+		run := &capture{now: vault.Micro(a.now()), crossing: vault.ID(crossing)}
+		switch {
+		case captured == capturedFile, watching && !c.Flags().Changed("captured-at"):
 			run.byFile = true
-		default:
+		case watching && captured == capturedNow:
+			return usagef("--captured-at now would change with each run of --watch: leave it out for the files' times")
+		case captured != capturedNow:
 			t, err := parseTime(captured)
 			if err != nil {
 				return usagef("--captured-at: %w; or now, or file", err)
 			}
 			run.fixed = t
 		}
+		var err error
+		if run.requestID, err = s.RequestIDs(); err != nil {
+			return err
+		}
+		if watching {
+			if len(args) != 1 {
+				return usagef("--watch keeps up with one folder; run it once for each")
+			}
+			return a.watch(ctx, s.Client, &watch{
+				app: a, run: run, dir: args[0], only: vault.Modality(mod), settle: settle, rescan: rescanEvery,
+				remove: remove, retry: retry, parallel: parallel,
+			}, results)
+		}
 		found, err := gather(args, vault.Modality(mod))
 		if err != nil {
 			return err
 		}
-		if run.requestID, err = s.RequestIDs(); err != nil {
-			return err
-		}
-		return a.capture(ctx, run, found, parallel)
+		return a.capture(ctx, s.Client, run, found, parallel, results)
 	})
 	return c
 }
 
-// capture stores pictures in one way.
+// capture is how pictures are stored.
 type capture struct {
-	session   *session
 	requestID func(client.Image) vault.ID
 	now       time.Time // when the command began
 	byFile    bool      // capture times are the files'
@@ -110,6 +155,7 @@ type stored struct {
 	Image    *storedImage   `json:"image,omitempty"`
 	Error    *errorBody     `json:"error,omitempty"`
 	err      error          // the same
+	in       client.Image   // as it was read, without its bytes
 }
 
 // storedImage is what the service said of an image it has.
@@ -122,34 +168,53 @@ type storedImage struct {
 }
 
 // capture stores pictures, some at once, and tells of each in their order.
-func (a *app) capture(ctx context.Context, run *capture, found gathered, parallel int) error {
+func (a *app) capture(ctx context.Context, c *client.Client, run *capture, found gathered, parallel int, file string) error {
+	var kept *lines
+	if file != "" {
+		var err error
+		if kept, err = openLines(file, func([]byte) error { return nil }); err != nil {
+			return fmt.Errorf("file of results: %w", err)
+		}
+		defer kept.close()
+	}
+	sizes, total := found.sizes()
 	results := make([]chan stored, len(found.pictures))
 	for i := range results {
 		results[i] = make(chan stored, 1)
 	}
-	next := atomic.Int64{}
-	for range min(parallel, len(results)) {
-		// Each ends when the pictures do, and all results are waited for below.
-		go func() {
-			for i := next.Add(1) - 1; i < int64(len(results)); i = next.Add(1) - 1 {
-				results[i] <- run.store(ctx, found.pictures[i])
+	storer := c.NewStorer(client.StorerOptions{InFlight: parallel, Patience: capturePatience})
+	defer storer.Wait()
+	go func() {
+		// It ends when every picture has a result, and all are waited for below.
+		for i, p := range found.pictures {
+			err := storer.Submit(ctx, sizes[i], func() (client.Image, error) { return run.image(p) }, func(r client.Result) {
+				results[i] <- run.judge(p, r)
+			})
+			if err != nil {
+				results[i] <- run.judge(p, client.Result{Err: err})
 			}
-		}()
-	}
+		}
+	}()
 	var all []stored
-	bar := a.bar("storing", len(results))
+	bar := a.bytesBar("storing", total)
 	var writeErr error
-	for _, r := range results {
+	for i, r := range results {
 		s := <-r
 		all = append(all, s)
-		bar.add()
+		bar.addAll(sizes[i])
 		if a.output == jsonOutput && writeErr == nil {
 			writeErr = a.lineJSON(s)
 		}
+		if kept != nil && s.Status != "not_tried" && writeErr == nil {
+			writeErr = kept.append(s.outcome(a.now()))
+		}
 	}
 	bar.done()
+	if kept != nil {
+		writeErr = errors.Join(writeErr, kept.sync())
+	}
 	if a.output != jsonOutput {
-		writeErr = a.showTable(func(t *grid) { captureTable(t, all, found.passed) })
+		writeErr = errors.Join(writeErr, a.showTable(func(t *grid) { captureTable(t, all, found.passed) }))
 	}
 	if err := captureError(all); err != nil {
 		return err
@@ -202,36 +267,56 @@ func captureError(all []stored) error {
 	return &hinted{&incomplete{fmt.Sprintf("%d of %s not stored", bad, count(len(all), "picture"))}, "the list says why; running the command again stores only what is missing"}
 }
 
-// store stores one picture and says what came of it.
-func (c *capture) store(ctx context.Context, p picture) stored {
-	out := stored{File: p.path, Modality: p.modality}
+// errStopped says that a picture was not tried, because of what another one met.
+var errStopped = errors.New("not tried")
+
+// image reads one picture for storing.
+func (c *capture) image(p picture) (client.Image, error) {
 	if c.stopped.Load() {
-		out.Status = "not_tried"
-		return out
+		return client.Image{}, errStopped
 	}
-	got, err := c.send(ctx, p)
-	if c.moving() && vault.ReasonOf(err) == vault.ReasonRequestIDReused {
+	in, v, err := c.read(p)
+	if err != nil {
+		return client.Image{}, err
+	}
+	in.CapturedAt = c.fixed
+	if c.byFile {
+		in.CapturedAt = vault.Micro(v.modified)
+	}
+	in.RequestID = c.requestID(in)
+	if c.moving() {
+		in.CapturedAt = c.now
+	}
+	return in, nil
+}
+
+// judge says what came of one picture.
+func (c *capture) judge(p picture, r client.Result) stored {
+	out := stored{File: p.path, Modality: p.modality, in: r.Image}
+	switch {
+	case errors.Is(r.Err, errStopped):
+		out.Status = "not_tried"
+	case c.moving() && vault.ReasonOf(r.Err) == vault.ReasonRequestIDReused:
 		// The ID is made of all that the service compares, but the time.
 		out.Status = "known"
-		return out
-	}
-	if err != nil {
-		body, code := describe(err)
-		out.Status, out.Error, out.err = "failed", &body, err
-		if code == exitRefused || vault.KindOf(err) == vault.Invalid {
+	case r.Err != nil:
+		body, code := describe(r.Err)
+		out.Status, out.Error, out.err = "failed", &body, r.Err
+		if code == exitRefused || vault.KindOf(r.Err) == vault.Invalid {
 			out.Status = "refused"
 		}
-		if stops(err) {
+		if stops(r.Err) {
 			c.stopped.Store(true)
 		}
-		return out
-	}
-	out.Status = "stored"
-	if got.Repeated {
-		out.Status = "repeated"
-	}
-	out.Image = &storedImage{
-		Record: got.Record, KeyName: got.KeyName, StoreTime: when(got.StoreTime), ContentType: got.ContentType, Size: got.Size,
+	default:
+		out.Status = "stored"
+		if r.Stored.Repeated {
+			out.Status = "repeated"
+		}
+		out.Image = &storedImage{
+			Record: r.Stored.Record, KeyName: r.Stored.KeyName, StoreTime: when(r.Stored.StoreTime),
+			ContentType: r.Stored.ContentType, Size: r.Stored.Size,
+		}
 	}
 	return out
 }
@@ -242,28 +327,51 @@ func (c *capture) moving() bool { return !c.byFile && c.fixed.IsZero() }
 // stops says whether an error would meet every other picture as well.
 func stops(err error) bool {
 	switch vault.KindOf(err) {
-	case vault.Denied, vault.Unavailable:
+	case vault.Denied, vault.Unavailable, vault.NotOffered:
 		return true
 	}
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return vault.ReasonOf(err) == vault.ReasonServerBusy ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-func (c *capture) send(ctx context.Context, p picture) (*pb.StoreImageResponse, error) {
-	b, err := readLimited(p.path, maxPicture)
+// fileVersion is what tells one writing of a file from the next.
+type fileVersion struct {
+	size     int64
+	modified time.Time
+}
+
+func versionOf(info fs.FileInfo) fileVersion { return fileVersion{info.Size(), info.ModTime()} }
+
+func (v fileVersion) is(o fileVersion) bool { return v.size == o.size && v.modified.Equal(o.modified) }
+
+// errChanging says that a file was written to while it was read.
+var errChanging = errors.New("the file changed while it was read; store it once it is whole")
+
+// read reads one picture, and which version of its file that was.
+func (c *capture) read(p picture) (client.Image, fileVersion, error) {
+	in := client.Image{Modality: p.modality, CrossingID: c.crossing}
+	f, err := os.Open(p.path)
 	if err != nil {
-		return nil, err
+		return in, fileVersion{}, err
 	}
-	in := client.Image{Modality: p.modality, CrossingID: c.crossing, Bytes: b, CapturedAt: c.fixed}
-	if c.byFile {
-		info, err := os.Stat(p.path)
-		if err != nil {
-			return nil, err
-		}
-		in.CapturedAt = vault.Micro(info.ModTime())
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return in, fileVersion{}, err
 	}
-	in.RequestID = c.requestID(in)
-	if c.moving() {
-		in.CapturedAt = c.now
+	if before.Size() > maxPicture {
+		return in, versionOf(before), vault.E(vault.Invalid, vault.ReasonImageRejected, "the file has %s; at most %s are read",
+			humanize.IBytes(uint64(before.Size())), humanize.IBytes(maxPicture))
 	}
-	return c.session.Store(ctx, in)
+	if in.Bytes, err = io.ReadAll(io.LimitReader(f, maxPicture+1)); err != nil {
+		return in, fileVersion{}, err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return in, fileVersion{}, err
+	}
+	if !versionOf(before).is(versionOf(after)) || int64(len(in.Bytes)) != after.Size() {
+		return in, versionOf(after), errChanging
+	}
+	return in, versionOf(after), nil
 }

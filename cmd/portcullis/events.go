@@ -64,8 +64,9 @@ func (a *app) eventsCommand() *cobra.Command {
 }
 
 var eventTypes = []string{
-	string(vault.EventRecordStored), string(vault.EventDecisionProposed), string(vault.EventDecisionSigned),
+	string(vault.EventRecordStored), string(vault.EventDecisionProposed), string(vault.EventDecisionSigned), string(vault.EventDecisionRefused),
 	string(vault.EventPurposeApplied), string(vault.EventContractorApplied), string(vault.EventContractorSuspended),
+	string(vault.EventCallerSuspended), string(vault.EventCallerReinstated),
 	string(vault.EventGrantRequested), string(vault.EventGrantRefused), string(vault.EventGrantSigned),
 	string(vault.EventGrantApproved), string(vault.EventGrantDenied), string(vault.EventGrantActivated),
 	string(vault.EventGrantRetired), string(vault.EventGrantRevoked), string(vault.EventGrantExpired),
@@ -73,7 +74,7 @@ var eventTypes = []string{
 	string(vault.EventReleaseRefused), string(vault.EventKeysRevoked), string(vault.EventKeysRestored),
 	string(vault.EventKeysDestroying), string(vault.EventKeyDestroyed), string(vault.EventVaultCaughtUp),
 	string(vault.EventOrphansQuarantined), string(vault.EventOrphansReturned), string(vault.EventOrphansDestroyed),
-	string(vault.EventRestoreUndone),
+	string(vault.EventRestoreUndone), string(vault.EventVaultRestored), string(vault.EventKeyMissing),
 }
 
 // eventJSON writes an event verbatim: no encoder touches its bytes.
@@ -135,14 +136,24 @@ func what(e vault.Event) string {
 	if e.Contractor != "" {
 		add("contractor %s", e.Contractor)
 	}
+	if e.Caller != "" {
+		add("%s", actor(e.Caller))
+	}
 	if e.Record != "" {
 		add("record %s", e.Record)
 	}
 	if e.Refetch {
 		add("%s", "again")
 	}
-	if e.Count > 0 {
+	switch {
+	case e.Count == 0:
+	case e.Type == vault.EventContractorSuspended, e.Type == vault.EventCallerSuspended:
+		add("%s", count(e.Count, "grant"))
+	default:
 		add("%s", count(e.Count, "record"))
+	}
+	if e.Void > 0 {
+		add("%s void", count(e.Void, "signature"))
 	}
 	if e.Type == vault.EventReleaseUnsent {
 		add("release %d", e.Release)

@@ -2,16 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/client"
 	"github.com/portcullis/portcullis/vault/wire"
 )
 
@@ -22,8 +23,12 @@ func (a *app) fetchCommand() *cobra.Command {
 		Use:   "fetch GRANT --out DIR",
 		Short: "open the images of an active grant into a folder (contractor)",
 		Long: `Fetch opens the images that a grant covers, or those named with --handle, and writes each to
-DIR/<modality>-<handle>.jpg or .png, readable by you alone. Images that are there already are not
-fetched again, so the command can be repeated after an interruption. Run "grant activate" first.`,
+DIR/<modality>-<handle>.jpg or .png, readable by you alone. DIR/manifest.jsonl says under which
+grant and purpose they left, until when, and of each image what it is, when it came and its SHA-256.
+
+The command can be repeated after an interruption: images that are there, just as the manifest
+says, are not fetched again. Those that are damaged or missing are; that costs no quota, but is
+recorded. Each folder takes the images of one grant. Run "grant activate" first.`,
 		Example: "  portcullis --profile contractor fetch 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --out ./images",
 		Args:    exactly(1),
 	}
@@ -47,28 +52,59 @@ fetched again, so the command can be repeated after an interruption. Run "grant 
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
+		f := &fetching{token: token, dir: dir, handles: handles, expect: client.Expect{Views: map[string]*pb.RecordView{}}}
+		if f.grant, f.expect.Scope, err = grantOf(ctx, s, name); err != nil {
+			return err
+		}
 		if len(handles) == 0 {
 			err := s.Records(ctx, name, token, func(r *pb.RecordView) error {
-				handles = append(handles, r.Handle)
-				return nil
+				f.handles, f.expect.Views[r.Handle] = append(f.handles, r.Handle), r
+				return f.expect.CheckView(r)
 			})
 			if err != nil {
 				return err
 			}
 		}
-		return a.fetch(ctx, s, name, token, dir, handles)
+		return a.fetch(ctx, s, f)
 	})
 	return c
 }
 
+// fetching is one fetch: what is wanted, and what is known of it.
+type fetching struct {
+	grant   *pb.Grant
+	token   vault.Token
+	dir     string
+	handles []string
+	expect  client.Expect
+}
+
+// grantOf gives a grant and its scope. Where the process at this address is that of releases
+// alone, nothing but the grant's name is known.
+func grantOf(ctx context.Context, s *session, name string) (*pb.Grant, *vault.Scope, error) {
+	got, err := s.Grants.GetGrant(ctx, &pb.GetGrantRequest{Name: name})
+	if vault.KindOf(err) == vault.NotOffered {
+		return &pb.Grant{Name: name}, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	scope, err := wire.ParseScope(got.Grant.GetScope())
+	if err != nil || got.Grant.GetName() != name {
+		return nil, nil, vault.E(vault.DataLoss, vault.ReasonDataLoss, "the service sent another grant, or one without a scope").Because(err)
+	}
+	return got.Grant, &scope, nil
+}
+
 // fetched is what came of a fetch, in JSON.
 type fetched struct {
-	Grant   string       `json:"grant"`
-	Dir     string       `json:"dir"`
-	Fetched int          `json:"fetched"`
-	Skipped int          `json:"skipped"` // were there already
-	Bytes   int64        `json:"bytes"`
-	Images  []imageFacts `json:"images"` // that were fetched
+	Grant    string       `json:"grant"`
+	Dir      string       `json:"dir"`
+	Fetched  int          `json:"fetched"`
+	Skipped  int          `json:"skipped"` // were there already
+	Bytes    int64        `json:"bytes"`
+	Manifest string       `json:"manifest"`
+	Images   []imageFacts `json:"images"` // that were fetched
 }
 
 type imageFacts struct {
@@ -81,27 +117,42 @@ type imageFacts struct {
 }
 
 // fetch gets the images that dir lacks. What was got is told also when an error ends it.
-func (a *app) fetch(ctx context.Context, s *session, grant string, token vault.Token, dir string, handles []string) error {
-	have, err := present(dir)
+func (a *app) fetch(ctx context.Context, s *session, f *fetching) error {
+	m, err := openManifest(f.dir, manifestHead{
+		Version: 1, Grant: f.grant.GetName(), Grantee: f.grant.GetGrantee(), Purpose: f.grant.GetPurpose(),
+		PurposeVersion: f.grant.GetPurposeVersion(), EndTime: when(f.grant.GetEndTime()), Service: s.client.ServerID,
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("manifest: %w", err)
 	}
-	sum := fetched{Grant: grant, Dir: dir, Images: []imageFacts{}}
+	defer m.close()
+	sum := fetched{Grant: f.grant.GetName(), Dir: f.dir, Manifest: filepath.Join(f.dir, manifestName), Images: []imageFacts{}}
+	asked := map[string]bool{}
 	var want []string
-	for _, h := range handles {
-		if have[h] {
+	for _, h := range f.handles {
+		if asked[h] {
+			continue // a handle that is named twice is got once
+		}
+		asked[h] = true
+		have, err := m.has(h)
+		if err != nil {
+			return err
+		}
+		if have {
 			sum.Skipped++
 			continue
 		}
-		have[h] = true // a handle that is named twice is got once
 		want = append(want, h)
 	}
 	bar := a.bar("fetching", len(want))
 	turned := 0
-	failed := s.Fetch(ctx, grant, token, want, func(img *pb.Image) error {
-		facts, err := saveImage(dir, img)
+	failed := s.FetchExpected(ctx, f.grant.GetName(), f.token, want, f.expect, func(img *pb.Image) error {
+		facts, err := saveImage(f.dir, img)
 		if err != nil {
 			return err
+		}
+		if err := m.add(facts, img, f.expect.Views[facts.Handle], a.now()); err != nil {
+			return fmt.Errorf("manifest: %w", err)
 		}
 		sum.Fetched++
 		sum.Bytes += int64(facts.Size)
@@ -109,15 +160,16 @@ func (a *app) fetch(ctx context.Context, s *session, grant string, token vault.T
 		if facts.Orientation > 1 {
 			turned++
 		}
-		bar.add()
+		bar.addSized(int64(facts.Size))
 		return nil
 	})
+	failed = errors.Join(failed, m.lines.sync())
 	bar.done()
 	if a.output == jsonOutput {
 		err = a.showJSON(sum)
 	} else {
 		err = a.showTable(func(t *grid) {
-			t.line("fetched %s (%s) to %s; %d were there already", count(sum.Fetched, "image"), humanize.IBytes(uint64(sum.Bytes)), dir, sum.Skipped)
+			t.line("fetched %s (%s) to %s; %d were there already", count(sum.Fetched, "image"), humanize.IBytes(uint64(sum.Bytes)), f.dir, sum.Skipped)
 			if turned > 0 {
 				t.line("%s must be turned for showing: --output json gives each one's orientation", count(turned, "image"))
 			}
@@ -129,26 +181,14 @@ func (a *app) fetch(ctx context.Context, s *session, grant string, token vault.T
 	return err
 }
 
-var imageFile = regexp.MustCompile(`^(?:face|plate)-([0-9a-f]{32})\.(?:jpg|png)$`)
-
-// present gives the handles whose images dir holds.
-func present(dir string) (map[string]bool, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	have := map[string]bool{}
-	for _, e := range entries {
-		if m := imageFile.FindStringSubmatch(e.Name()); m != nil {
-			have[m[1]] = true
-		}
-	}
-	return have, nil
-}
-
 var extensions = map[string]string{"image/jpeg": ".jpg", "image/png": ".png"}
 
-// saveImage writes one image. Its name is made of nothing that the service could choose.
+// imageName is the name of an image's file. It is made of nothing that the service could choose.
+func imageName(m vault.Modality, handle, contentType string) string {
+	return string(m) + "-" + handle + extensions[contentType]
+}
+
+// saveImage writes one image. It is durable on return.
 func saveImage(dir string, img *pb.Image) (imageFacts, error) {
 	h, err := vault.ParseHandle("handle", img.GetHandle())
 	if err != nil {
@@ -158,11 +198,10 @@ func saveImage(dir string, img *pb.Image) (imageFacts, error) {
 	if err != nil {
 		return imageFacts{}, fmt.Errorf("the service's answer: %w", err)
 	}
-	ext, ok := extensions[img.GetContentType()]
-	if !ok {
+	if extensions[img.GetContentType()] == "" {
 		return imageFacts{}, fmt.Errorf("the service's answer: content type %q is neither image/jpeg nor image/png", img.GetContentType())
 	}
-	path := filepath.Join(dir, string(m)+"-"+h.String()+ext)
+	path := filepath.Join(dir, imageName(m, h.String(), img.GetContentType()))
 	if err := writeFile(path, img.GetData()); err != nil {
 		return imageFacts{}, err
 	}

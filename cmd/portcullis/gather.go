@@ -26,7 +26,7 @@ type gathered struct {
 
 // gather finds the pictures that arguments name. A file is taken as it is; in a folder, and
 // those below it, files that end in .jpg, .jpeg or .png are taken, in the order of their
-// paths. When only is empty, a folder's subfolders face and plate say the modality.
+// paths, but for names that begin with a dot: programs write half a file to such. When only is empty, a folder's subfolders face and plate say the modality.
 func gather(args []string, only vault.Modality) (g gathered, err error) {
 	for _, arg := range args {
 		info, err := os.Stat(arg)
@@ -81,12 +81,33 @@ func (g *gathered) walk(dir string, m vault.Modality) error {
 		switch {
 		case err != nil:
 			return fmt.Errorf("read folder: %w", err)
+		case d.IsDir() && path != dir && hidden(d.Name()):
+			return fs.SkipDir
 		case d.IsDir():
-		case d.Type().IsRegular() && slices.Contains([]string{".jpg", ".jpeg", ".png"}, strings.ToLower(filepath.Ext(path))):
+		case d.Type().IsRegular() && pictureName(d.Name()):
 			g.pictures = append(g.pictures, picture{path, m})
 		default:
 			g.passed++
 		}
 		return nil
 	})
+}
+
+// sizes gives the size of each picture's file, 0 if it can not be told, and their sum.
+func (g gathered) sizes() (of []int64, total int64) {
+	for _, p := range g.pictures {
+		var n int64
+		if info, err := os.Stat(p.path); err == nil {
+			n = info.Size()
+		}
+		of, total = append(of, n), total+n
+	}
+	return of, total
+}
+
+func hidden(name string) bool { return strings.HasPrefix(name, ".") }
+
+// pictureName says whether a file in a folder is taken for a picture.
+func pictureName(name string) bool {
+	return !hidden(name) && slices.Contains([]string{".jpg", ".jpeg", ".png"}, strings.ToLower(filepath.Ext(name)))
 }

@@ -14,7 +14,7 @@ import (
 
 func (a *app) keyCommand() *cobra.Command {
 	return noun("key", "records' keys: list, revoke, restore, destroy (admin)",
-		a.keyList(), a.keyRevoke(), a.keyRestore(), a.keyDestroy())
+		a.keyList(), a.keyRevoke(), a.keyRestore(), a.keyDestroy(), a.keyCertificate())
 }
 
 // selectionFlags name records for work on their keys.
@@ -151,7 +151,7 @@ func (a *app) keyDestroy() *cobra.Command {
 		Long: `Destroy shows what is signed, and wants the number of records typed. With the second admin's
 signature the keys are destroyed: the images are noise wherever they lie, and nobody using
 Portcullis can undo it. The answer holds a certificate of what was destroyed and of which other
-copies of the keys may exist, which the service gives once; --certificate keeps it.
+copies of the keys may exist; --certificate keeps it, and "key certificate" gives it again.
 ` + selectionHelp,
 		Example: `  portcullis --profile alice key destroy --site anzalduas --from 2026-11-01 --until 2026-11-08
   portcullis --profile bob key destroy --site anzalduas --from 2026-11-01 --until 2026-11-08 \
@@ -188,6 +188,35 @@ copies of the keys may exist, which the service gives once; --certificate keeps 
 	return c
 }
 
+func (a *app) keyCertificate() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "certificate DECISION", Short: "get the certificate of a destruction that is done (also auditor)", Args: exactly(1),
+		Long: `Certificate gives what a destruction left as proof, as often as it is asked: what was destroyed,
+by whose signatures, and which other copies of the keys may exist.`,
+		Example: "  portcullis --profile alice key certificate 5d0c3c1e-6f0e-4a55-9d9b-0d6d2f0b7a11 --out destroyed.txt",
+	}
+	c.Flags().StringVar(&file, "out", "", "keep it in this `FILE` instead of showing it")
+	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
+		var id idFlag
+		if err := id.Set(bare(args[0])); err != nil {
+			return usagef("DECISION %q: %v", args[0], err)
+		}
+		got, err := s.Admin.GetDestructionCertificate(ctx, &pb.GetDestructionCertificateRequest{Name: wire.Name(wire.Decisions, vault.ID(id))})
+		if err != nil {
+			return err
+		}
+		if file == "" {
+			return a.show(got, func(t *grid) { t.text("", got.Certificate) })
+		}
+		if err := writeFile(file, []byte(got.Certificate)); err != nil {
+			return err
+		}
+		return a.show(got, func(t *grid) { t.line("the certificate of destruction is in %s", file) })
+	})
+	return c
+}
+
 func (a *app) showDecision(d *pb.Decision) error {
 	parsed, err := wire.ParseDecision(d)
 	if err != nil {
@@ -197,8 +226,7 @@ func (a *app) showDecision(d *pb.Decision) error {
 	return nil
 }
 
-// keyWork says what came of a decision on keys. A certificate that was not kept is shown: the
-// service gives it once.
+// keyWork says what came of a decision on keys. A certificate that was not kept is shown.
 func keyWork(t *grid, got *pb.SignDecisionResponse, what, kept string) {
 	w := got.KeyWork
 	if w == nil {
@@ -209,8 +237,13 @@ func keyWork(t *grid, got *pb.SignDecisionResponse, what, kept string) {
 	if w.Barrier != nil {
 		t.line("%s", barrier(w.Barrier))
 	}
+	if w.Missing > 0 {
+		t.line("%s of them could not be restored: HashiCorp Vault does not have the keys; they stay revoked", count(w.Missing, "record"))
+	}
 	switch {
+	case w.Certificate == "" && got.Decision.GetKind() != string(vault.DestroyKeys):
 	case w.Certificate == "":
+		t.line("once Vault has followed: portcullis key certificate %s", bare(got.Decision.GetName()))
 	case kept != "":
 		t.line("the certificate of destruction is in %s", kept)
 	default:

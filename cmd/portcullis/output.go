@@ -133,8 +133,13 @@ func barrier(b *pb.Barrier) string {
 	if !b.GetVaultDone() {
 		then = "Vault is away, and enforces it by itself once it is back"
 	}
-	return fmt.Sprintf("nothing is under way any more: %s reset, %s ended, after %s; %s",
-		count(b.GetConnectionsReset(), "connection"), count(b.GetSendsEnded(), "send"), short(b.GetWaited()), then)
+	return underWay(b) + "; " + then
+}
+
+// underWay is the part of barrier that is not about Vault.
+func underWay(b *pb.Barrier) string {
+	return fmt.Sprintf("nothing is under way any more: %s reset, %s ended, after %s",
+		count(b.GetConnectionsReset(), "connection"), count(b.GetSendsEnded(), "send"), short(b.GetWaited()))
 }
 
 // word gives an enum's value for a table: STATE_ACTIVE as active.

@@ -3,32 +3,58 @@ package main
 import (
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/schollz/progressbar/v3"
 )
 
 // progress shows how far a long work is. The zero value shows nothing.
-type progress struct{ bar *progressbar.ProgressBar }
+type progress struct {
+	bar   *progressbar.ProgressBar
+	what  string
+	begun time.Time
+	bytes *int64 // of the things so far
+}
 
-// bar begins a progress bar on standard error, if a person sits there.
+// bar begins a progress bar of things on standard error, if a person sits there.
 func (a *app) bar(what string, total int) progress {
+	return a.newBar(what, int64(total), progressbar.OptionShowCount(), progressbar.OptionShowIts())
+}
+
+// bytesBar begins one of bytes.
+func (a *app) bytesBar(what string, total int64) progress {
+	return a.newBar(what, total, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true), progressbar.OptionShowTotalBytes(true))
+}
+
+func (a *app) newBar(what string, total int64, more ...progressbar.Option) progress {
 	if !a.showBar || total == 0 {
 		return progress{}
 	}
-	return progress{progressbar.NewOptions(total,
+	return progress{what: what, begun: time.Now(), bytes: new(int64), bar: progressbar.NewOptions64(total, append([]progressbar.Option{
 		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(),
 		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionThrottle(100 * time.Millisecond),
 		progressbar.OptionClearOnFinish(),
-	)}
+	}, more...)...)}
 }
 
-func (p progress) add() {
+func (p progress) add() { p.addAll(1) }
+
+func (p progress) addAll(n int64) {
 	if p.bar != nil {
-		_ = p.bar.Add(1)
+		_ = p.bar.Add64(n)
 	}
+}
+
+// addSized adds one thing of some bytes, of which nobody knows how many will come in all.
+func (p progress) addSized(bytes int64) {
+	if p.bar == nil {
+		return
+	}
+	*p.bytes += bytes
+	rate := float64(*p.bytes) / max(time.Since(p.begun).Seconds(), 0.001)
+	p.bar.Describe(p.what + ", " + humanize.IBytes(uint64(*p.bytes)) + " at " + humanize.IBytes(uint64(rate)) + "/s")
+	p.add()
 }
 
 // done takes the bar away.

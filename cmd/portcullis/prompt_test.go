@@ -133,10 +133,6 @@ func TestSaveImageTrustsNoNames(t *testing.T) {
 	if err != nil || facts.File != filepath.Join(dir, "face-"+strings.Repeat("0a", 16)+".png") || facts.Orientation != 6 {
 		t.Errorf("%+v, %v", facts, err)
 	}
-	have, err := present(dir)
-	if err != nil || !have[strings.Repeat("0a", 16)] {
-		t.Errorf("what was saved is not found again: %v, %v", have, err)
-	}
 	for name, change := range map[string]func(*pb.Image){
 		"path as handle": func(i *pb.Image) { i.Handle = "../../../../../../../../../tmp/x" },
 		"no modality":    func(i *pb.Image) { i.Modality = 0 },

@@ -30,7 +30,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"portcullis": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"portcullis":       func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"portcullis-ahead": func() { os.Exit(runAhead(os.Args[1:])) },
+		"sqlite3":          sqlite,
 	})
 }
 
@@ -51,6 +53,7 @@ func TestScripts(t *testing.T) {
 // daemon is a running "portcullisd dev".
 type daemon struct {
 	dir       string
+	pid       int
 	mu        sync.Mutex
 	authority *certs.Authority
 	config    map[string]any // as it wrote it
@@ -73,6 +76,7 @@ func startDaemon(t *testing.T) *daemon {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	d.pid = cmd.Process.Pid
 	ready := make(chan bool, 1)
 	ended := make(chan error, 1)
 	go func() {
@@ -181,6 +185,9 @@ func (d *daemon) setup(env *testscript.Env) error {
 	env.Setenv("NAME", name)
 	env.Setenv("FROM", day(-2))
 	env.Setenv("UNTIL", day(2))
+	if err := d.sick(env, name); err != nil {
+		return err
+	}
 	return pictures(filepath.Join(env.WorkDir, "pics"), name)
 }
 

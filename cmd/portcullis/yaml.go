@@ -43,17 +43,25 @@ func readAll(name string, r io.Reader, most int64) ([]byte, error) {
 }
 
 // decodeYAML reads all documents of a file into values of one form. An unknown key is an
-// error, with its line.
+// error, with its line, and so is whatever does not mean what it seems to: see plainYAML.
 func decodeYAML[T any](file string, b []byte) ([]T, error) {
 	if len(b) > maxYAML {
 		return nil, usagef("%s has more than %d bytes", file, maxYAML)
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
+	// Two readings, as nodes do not know of unknown keys.
+	nodes, dec := yaml.NewDecoder(bytes.NewReader(b)), yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	var docs []T
 	for {
+		var node yaml.Node
+		err := nodes.Decode(&node)
+		if err == nil {
+			err = plainYAML(&node)
+		}
 		var doc T
-		err := dec.Decode(&doc)
+		if err == nil {
+			err = dec.Decode(&doc)
+		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -69,6 +77,45 @@ func decodeYAML[T any](file string, b []byte) ([]T, error) {
 		return nil, usagef("%s: is empty", file)
 	}
 	return docs, nil
+}
+
+var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
+// plainYAML refuses what people do not expect of a file that others sign: aliases and merged
+// keys, which repeat one place at another; tags; and plain words that YAML takes for
+// something else, such as 0500 for 320. The package would even take 1.9 for 1.
+func plainYAML(n *yaml.Node) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("line %d: %s", n.Line, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case n.Kind == yaml.DocumentNode && len(n.Content) == 1 && n.Content[0].Tag == "!!null" && n.Content[0].Value == "":
+		return nil // an empty one, which lacks all that it should have
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		return bad("anchors and aliases are not taken; write it out")
+	case n.Style&yaml.TaggedStyle != 0:
+		return bad("the tag %s is not taken", n.Tag)
+	case n.Kind == yaml.ScalarNode:
+		switch n.Tag {
+		case "!!str":
+		case "!!int":
+			if !decimal.MatchString(n.Value) {
+				return bad("%q: a number has decimal digits alone, and text that looks like one stands in quotes", n.Value)
+			}
+		case "!!merge":
+			return bad("merged keys (<<) are not taken; write them out")
+		case "!!null":
+			return bad("a value is missing; leave the key out if there is none")
+		default:
+			return bad("%q: text that looks like something else stands in quotes", n.Value)
+		}
+	}
+	for _, c := range n.Content {
+		if err := plainYAML(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var (

@@ -19,6 +19,18 @@ max_records: 500
 approvals: 3
 `
 
+// laughs is small and would have 10^9 sites.
+const laughs = `a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]
+b: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]
+c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]
+d: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]
+e: &e [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]
+f: &f [*e, *e, *e, *e, *e, *e, *e, *e, *e, *e]
+g: &g [*f, *f, *f, *f, *f, *f, *f, *f, *f, *f]
+h: &h [*g, *g, *g, *g, *g, *g, *g, *g, *g, *g]
+sites: [*h, *h, *h, *h, *h, *h, *h, *h, *h, *h]
+`
+
 func TestPurposeYAML(t *testing.T) {
 	got, err := parsePurposes("p.yaml", []byte(goodPurpose+"---\n"+strings.Replace(goodPurpose, "approvals: 3\n", "", 1)))
 	if err != nil || len(got) != 2 {
@@ -45,6 +57,18 @@ func TestPurposeYAML(t *testing.T) {
 		"number as text":    {"500", "many", "line 7: does not take !!str `many` here"},
 		"text breaks lines": {"Check that", `"Check\nthat"`, "p.yaml"},
 		"not YAML":          {"name:", "\tname", "p.yaml"},
+		"a key twice":       {"approvals: 3", "approvals: 3\nname: other", `mapping key "name" already defined at line 1`},
+		"part of a number":  {"approvals: 3", "approvals: 1.9", `line 8: "1.9": text that looks like something else`},
+		"exponent":          {"500", "5e2", `line 7: "5e2"`},
+		"octal":             {"500", "0500", `line 7: "0500": a number has decimal digits alone`},
+		"hexadecimal":       {"500", "0x1F4", `line 7: "0x1F4"`},
+		"underscore":        {"500", "1_000", `line 7: "1_000"`},
+		"a name of digits":  {"lane-audit", "007", `line 1: "007": a number has decimal digits alone, and text`},
+		"a tag":             {"lane-audit", "!!binary YQ==", "line 1: the tag !!binary is not taken"},
+		"a value missing":   {"approvals: 3", "approvals: ~", "line 8: a value is missing; leave the key out"},
+		"an anchor":         {"[plate]", "&a [plate]", "line 3: anchors and aliases are not taken"},
+		"merged keys":       {"name: lane-audit", "<<: {name: lane-audit}", "line 1: merged keys"},
+		"laughs":            {goodPurpose, laughs, "anchors and aliases are not taken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parsePurposes("p.yaml", []byte(strings.Replace(goodPurpose, c.old, c.new, 1)))
@@ -71,41 +95,4 @@ func TestContractorYAML(t *testing.T) {
 	if _, err := parseContractors("c.yaml", []byte("name: acme\ntitle: Acme\nepoch: 7\n")); err == nil {
 		t.Error("an epoch was taken: it is not for the file to say")
 	}
-}
-
-// FuzzYAML feeds files to all three readers. What they take must be well-formed.
-func FuzzYAML(f *testing.F) {
-	for _, seed := range []string{goodPurpose, goodConfig, "name: a\ntitle: b\n", "---\n---\n", "a: &a [*a]\n", "? {}\n: 1", "<<: {name: x}\n", "!!binary x"} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var u *usageError
-		purposes, err := parsePurposes("f", b)
-		if err != nil && !errors.As(err, &u) {
-			t.Errorf("not a usage error: %v", err)
-		}
-		for _, p := range purposes {
-			if err := p.Check(); err != nil {
-				t.Errorf("taken, but malformed: %v", err)
-			}
-		}
-		orgs, err := parseContractors("f", b)
-		if err != nil && !errors.As(err, &u) {
-			t.Errorf("not a usage error: %v", err)
-		}
-		for _, o := range orgs {
-			if err := o.Check(); err != nil {
-				t.Errorf("taken, but malformed: %v", err)
-			}
-		}
-		cfg, err := parseConfig("f", b)
-		if err != nil && !errors.As(err, &u) {
-			t.Errorf("not a usage error: %v", err)
-		}
-		for name := range cfg.Profiles {
-			if err := vault.CheckName("profile", name); err != nil {
-				t.Errorf("taken, but malformed: %v", err)
-			}
-		}
-	})
 }

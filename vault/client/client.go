@@ -1,21 +1,36 @@
 // Package client is the SDK for capture systems, contractors, admins and auditors: a
 // connection that proves both sides, and the steps that a caller must get right (storing
-// under one request ID, signing exactly what is shown, fetching page by page).
+// under one request ID, signing exactly what is shown, checking what is fetched).
 //
 // Errors of calls are *vault.Error with the kind, reason and fields that the service gave.
+// What the service sends and can not be right is a *vault.Error of the kind DataLoss.
+//
+// # Calls that fail
+//
+// A call that may be repeated without doing more than once is repeated, with growing waits,
+// while the service or the connection is away, an attempt takes too long, or the service
+// says when to come again (RetryInfo); [Config] says how long. Such are all calls that read,
+// StoreImage and RequestGrant (each under its request ID), ProposeDecision, RevokeGrant,
+// RetireGrant and SuspendContractor. Any other answer is final: what is invalid, denied, over
+// a quota, in the wrong state or lost does not get better. ApproveGrant, DenyGrant,
+// ActivateGrant, SignDecision and RevokeKeys are not repeated: after such a call is lost,
+// look what came of it, or, for ActivateGrant, activate again.
+//
+// Every call has a deadline: that of its context, and [Config].Timeout for each attempt; ten
+// minutes for calls that are not repeated and whose context has none.
 package client
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -32,6 +47,23 @@ type Config struct {
 	Certificate string // PEM file: the caller's certificate and its intermediates
 	Key         string // PEM file
 	Bundle      string // PEM file: the authorities of the trust domain
+
+	// Timeout ends one attempt of a call that may be repeated, and a stream of images that
+	// brings none for so long. 150 s when 0.
+	Timeout time.Duration
+	// Patience is how long such a call is repeated after its first failure, or a stream after
+	// its last image. 5 s when 0; not at all when negative.
+	Patience time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Timeout <= 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
+	return c
 }
 
 // maxMessage is the largest answer taken, in bytes: one image and what goes with it.
@@ -60,14 +92,23 @@ func Dial(cfg Config) (*Client, error) {
 	if _, err := roots(cfg.Bundle); err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+cfg.Address,
-		grpc.WithTransportCredentials(credentials.NewTLS(TLS(cfg))),
+	return open(cfg, "passthrough:///"+cfg.Address, credentials.NewTLS(TLS(cfg)))
+}
+
+func open(cfg Config, target string, creds credentials.TransportCredentials, more ...grpc.DialOption) (*Client, error) {
+	cfg = cfg.withDefaults()
+	// grpc's own waits between connections grow to two minutes, which is long for a lane.
+	between := backoff.Config{BaseDelay: firstWait, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second}
+	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		grpc.WithChainUnaryInterceptor(unaryErrors),
+		// The service disconnects who pings more often than every 20 s.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 15 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: between, MinConnectTimeout: 20 * time.Second}),
+		grpc.WithChainUnaryInterceptor(unaryErrors, cfg.attempts),
 		grpc.WithChainStreamInterceptor(streamErrors),
 		grpc.WithDisableServiceConfig(),
-	)
+	}, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", cfg.Address, err)
 	}
@@ -134,6 +175,17 @@ var kinds = map[codes.Code]vault.Kind{
 	codes.Unimplemented: vault.NotOffered,
 }
 
+// failure is an error as the domain knows it, with the status that it came as.
+type failure struct {
+	error
+	status *status.Status
+}
+
+func (f *failure) Unwrap() error { return f.error }
+
+// GRPCStatus lets status.FromError find the status.
+func (f *failure) GRPCStatus() *status.Status { return f.status }
+
 // fromStatus gives the service's error as the domain knows it. A connection that fails is
 // Unavailable, without a reason; a caller that gave up finds its context's error.
 func fromStatus(err error) error {
@@ -143,9 +195,9 @@ func fromStatus(err error) error {
 	}
 	switch s.Code() {
 	case codes.Canceled:
-		return fmt.Errorf("%s: %w", s.Message(), context.Canceled)
+		return &failure{fmt.Errorf("%s: %w", s.Message(), context.Canceled), s}
 	case codes.DeadlineExceeded:
-		return fmt.Errorf("%s: %w", s.Message(), context.DeadlineExceeded)
+		return &failure{fmt.Errorf("%s: %w", s.Message(), context.DeadlineExceeded), s}
 	}
 	e := &vault.Error{Kind: kinds[s.Code()], Message: s.Message()}
 	for _, d := range s.Details() {
@@ -159,7 +211,7 @@ func fromStatus(err error) error {
 			}
 		}
 	}
-	return e
+	return &failure{e, s}
 }
 
 func unaryErrors(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -177,6 +229,3 @@ func streamErrors(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientCon
 type stream struct{ grpc.ClientStream }
 
 func (s stream) RecvMsg(m any) error { return fromStatus(s.ClientStream.RecvMsg(m)) }
-
-// errNoAnswer says that an answer lacks what the service must send.
-var errNoAnswer = errors.New("the service's answer is incomplete")

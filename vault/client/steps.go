@@ -6,38 +6,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/wire"
 )
-
-// Image is one image to store.
-type Image struct {
-	RequestID  vault.ID // names the image at its device: keep it until the image is stored
-	Modality   vault.Modality
-	CapturedAt time.Time
-	CrossingID vault.ID // zero if none is known
-	Bytes      []byte
-}
-
-// Store stores one image. When it returns without error, the image is durable. Storing
-// again under the same request ID is safe, and gives the same record.
-func (c *Client) Store(ctx context.Context, in Image) (*pb.StoreImageResponse, error) {
-	req := &pb.StoreImageRequest{
-		RequestId: in.RequestID.String(), Modality: wire.Modality(in.Modality),
-		CaptureTime: timestamppb.New(in.CapturedAt), Image: in.Bytes,
-	}
-	if in.CrossingID != (vault.ID{}) {
-		req.CrossingId = in.CrossingID.String()
-	}
-	return c.Capture.StoreImage(ctx, req)
-}
 
 // Approve signs the terms of a grant with the caller's certificate key and sends the
 // signature. confirm is shown the grant and the exact text that is signed; its error ends
@@ -53,7 +28,7 @@ func (c *Client) Approve(ctx context.Context, grant string, confirm func(g *pb.G
 		return nil, err
 	}
 	if wire.Name(wire.Grants, terms.Grant) != grant {
-		return nil, errNoAnswer
+		return nil, wrong("the terms of grant %s where %s was asked for", terms.Grant, grant)
 	}
 	if err := confirm(got.Grant, got.Preview, terms.Decision().Text()); err != nil {
 		return nil, err
@@ -157,67 +132,6 @@ func field(body, key string) string {
 		}
 	}
 	return ""
-}
-
-// Records gives each record that a grant covers, page by page.
-func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each func(*pb.RecordView) error) error {
-	for page := ""; ; {
-		got, err := c.Release.ListRecords(ctx, &pb.ListRecordsRequest{Grant: grant, GrantToken: t.Reveal(), PageToken: page})
-		if err != nil {
-			return err
-		}
-		for _, r := range got.Records {
-			if err := each(r); err != nil {
-				return err
-			}
-		}
-		if page = got.NextPageToken; page == "" {
-			return nil
-		}
-	}
-}
-
-// fetchBatch is how many images one call asks for.
-const fetchBatch = 500
-
-// Fetch opens the images named, in order, and gives each to each. It stops at the first error.
-func (c *Client) Fetch(ctx context.Context, grant string, t vault.Token, handles []string, each func(*pb.Image) error) error {
-	for len(handles) > 0 {
-		n := min(fetchBatch, len(handles))
-		if err := c.fetchBatch(ctx, grant, t, handles[:n], each); err != nil {
-			return err
-		}
-		handles = handles[n:]
-	}
-	return nil
-}
-
-func (c *Client) fetchBatch(ctx context.Context, grant string, t vault.Token, handles []string, each func(*pb.Image) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s, err := c.Release.FetchImages(ctx, &pb.FetchImagesRequest{Grant: grant, GrantToken: t.Reveal(), Handles: handles})
-	if err != nil {
-		return err
-	}
-	for _, want := range handles {
-		got, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			return errNoAnswer
-		}
-		if err != nil {
-			return err
-		}
-		if got.Image.GetHandle() != want {
-			return fmt.Errorf("the service sent image %s where %s was asked for", got.Image.GetHandle(), want)
-		}
-		if err := each(got.Image); err != nil {
-			return err
-		}
-	}
-	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }
 
 // Events gives each event of the log from an index on, of the types given if any are, and

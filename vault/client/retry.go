@@ -1,0 +1,157 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+)
+
+// How long calls take and are repeated when the configuration does not say.
+const (
+	// defaultTimeout is over the two minutes that the service gives a request to arrive, and
+	// the thirty seconds in which it opens an image.
+	defaultTimeout  = 150 * time.Second
+	defaultPatience = 5 * time.Second
+	// onceTimeout ends a call that is not repeated: its answer may take a barrier, or a
+	// destruction of many keys.
+	onceTimeout = 10 * time.Minute
+
+	firstWait = 200 * time.Millisecond
+	mostWait  = 15 * time.Second
+)
+
+// repeatable are the calls of which a second one does no more than the first: they read, or
+// carry a request ID, or ask for what then is so. The others are never repeated here, since
+// nobody can tell whether the first one arrived:
+//
+//   - ApproveGrant, DenyGrant, SignDecision: the second is refused as done already;
+//   - ActivateGrant: it ends the token of the one before, which may answer later;
+//   - RevokeKeys: the second finds nothing left to revoke.
+//
+// After one of these has failed, look at the grant or decision, or give the command again.
+var repeatable = map[string]bool{
+	pb.CaptureService_StoreImage_FullMethodName:      true, // request_id
+	pb.GrantService_RequestGrant_FullMethodName:      true, // request_id
+	pb.GrantService_GetGrant_FullMethodName:          true,
+	pb.GrantService_ListGrants_FullMethodName:        true,
+	pb.GrantService_RevokeGrant_FullMethodName:       true, // ended is ended; the barrier is held again
+	pb.GrantService_RetireGrant_FullMethodName:       true,
+	pb.ReleaseService_ListRecords_FullMethodName:     true,
+	pb.ReleaseService_FetchImage_FullMethodName:      true, // the same image again costs no quota
+	pb.AdminService_ProposeDecision_FullMethodName:   true, // gives the decision that is open
+	pb.AdminService_ListPurposes_FullMethodName:      true,
+	pb.AdminService_ListContractors_FullMethodName:   true,
+	pb.AdminService_SuspendContractor_FullMethodName: true,
+	pb.AdminService_ListRecordKeys_FullMethodName:    true,
+	pb.AuditService_ListEvents_FullMethodName:        true,
+	pb.IdentityService_WhoAmI_FullMethodName:         true,
+}
+
+// patience is how long this one call is repeated.
+type patience struct {
+	grpc.EmptyCallOption
+	d time.Duration
+}
+
+// attempts gives every call a deadline, and repeats those that may be.
+func (c Config) attempts(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if !repeatable[method] {
+		if _, ok := ctx.Deadline(); !ok {
+			limited, cancel := context.WithTimeout(ctx, onceTimeout)
+			defer cancel()
+			ctx = limited
+		}
+		return call(ctx, method, req, reply, cc, opts...)
+	}
+	w := newWaits(c.Patience)
+	for _, o := range opts {
+		if p, ok := o.(patience); ok {
+			w.patience = p.d
+		}
+	}
+	for {
+		err := c.attempt(ctx, method, req, reply, cc, call, opts...)
+		if err == nil || !w.again(ctx, err) {
+			return err
+		}
+	}
+}
+
+func (c Config) attempt(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return call(ctx, method, req, reply, cc, opts...)
+}
+
+// waits are the pauses between attempts of one call. They grow, with jitter, and end when
+// patience does.
+type waits struct {
+	patience time.Duration
+	grow     backoff.ExponentialBackOff
+	since    time.Time // of the first failure without success since
+}
+
+func newWaits(patience time.Duration) *waits {
+	return &waits{patience: patience, grow: backoff.ExponentialBackOff{
+		InitialInterval: firstWait, RandomizationFactor: backoff.DefaultRandomizationFactor, Multiplier: 2, MaxInterval: mostWait,
+	}}
+}
+
+// again waits, and says whether to try once more after err, which is a status.
+func (w *waits) again(ctx context.Context, err error) bool {
+	told, ok := passing(err)
+	if !ok || ctx.Err() != nil {
+		return false
+	}
+	if w.since.IsZero() {
+		w.since = time.Now()
+	}
+	pause := max(told, w.grow.NextBackOff())
+	if time.Since(w.since)+pause > w.patience {
+		return false
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// progress begins anew after a success.
+func (w *waits) progress() {
+	w.since = time.Time{}
+	w.grow.Reset()
+}
+
+// passing says whether a failure may pass by itself, and how long the service wants to be
+// left alone. The context of the call must still be alive.
+func passing(err error) (told time.Duration, ok bool) {
+	s, is := status.FromError(err)
+	if !is {
+		return 0, false
+	}
+	for _, d := range s.Details() {
+		if r, is := d.(*errdetails.RetryInfo); is {
+			told, ok = r.GetRetryDelay().AsDuration(), true
+		}
+	}
+	switch s.Code() {
+	case codes.Unavailable, // the service says so, or the connection is lost
+		codes.DeadlineExceeded, // of this attempt
+		codes.Canceled:         // by the service, which is stopping or ends an access: it tells the next call why
+		return told, true
+	case codes.ResourceExhausted:
+		return told, ok // a quota comes without
+	}
+	return 0, false
+}
