@@ -24,6 +24,7 @@ const (
 	ApproveGrant    DecisionKind = "grant.approve"
 	ApplyPurpose    DecisionKind = "purpose.apply"
 	ApplyContractor DecisionKind = "contractor.apply"
+	ReinstateCaller DecisionKind = "caller.reinstate"
 	RestoreKeys     DecisionKind = "key.restore"
 	DestroyKeys     DecisionKind = "key.destroy"
 )

@@ -12,7 +12,7 @@ type Kind int
 // The kinds of errors that the domain knows.
 const (
 	Internal    Kind = iota // anything else; nothing of it reaches a caller
-	Invalid                 // the request is malformed; Fields says where
+	Invalid                 // the request is malformed; its fields say where
 	NotFound                // absent, or not the caller's to know
 	Denied                  // refused, with a reason
 	State                   // the state of the thing does not allow it

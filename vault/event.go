@@ -18,9 +18,12 @@ const (
 	EventRecordStored        EventType = "record.stored"
 	EventDecisionProposed    EventType = "decision.proposed"
 	EventDecisionSigned      EventType = "decision.signed"
+	EventDecisionRefused     EventType = "decision.refused" // a signature on it, which changed nothing
 	EventPurposeApplied      EventType = "purpose.applied"
 	EventContractorApplied   EventType = "contractor.applied"
 	EventContractorSuspended EventType = "contractor.suspended"
+	EventCallerSuspended     EventType = "caller.suspended"  // one caller of any kind, cut off
+	EventCallerReinstated    EventType = "caller.reinstated" // by two admins
 	EventGrantRequested      EventType = "grant.requested"
 	EventGrantRefused        EventType = "grant.refused" // a request, approval or activation that policy forbids
 	EventGrantSigned         EventType = "grant.signed"  // one approver's signature
@@ -43,6 +46,8 @@ const (
 	EventOrphansReturned     EventType = "orphans.returned"    // a record names them again
 	EventOrphansDestroyed    EventType = "orphans.destroyed"   // after the days of quarantine
 	EventRestoreUndone       EventType = "restore.undone"      // a restore brought back keys that were revoked or destroyed
+	EventVaultRestored       EventType = "vault.restored"      // Vault is older than it was; all grant tokens ended
+	EventKeyMissing          EventType = "key.missing"         // was to be restored, and Vault does not have it: it stays revoked
 )
 
 // EventVersion is the version of the events' form.
@@ -67,7 +72,8 @@ type Event struct {
 	Grant      string          `json:"grant,omitempty"`
 	Contractor string          `json:"contractor,omitempty"`
 	Epoch      int             `json:"epoch,omitempty"`
-	Terms      string          `json:"terms,omitempty"` // canonical text
+	Caller     string          `json:"caller,omitempty"` // SPIFFE ID of whom a suspension is about
+	Terms      string          `json:"terms,omitempty"`  // canonical text
 	Decision   *DecisionFacts  `json:"decision,omitempty"`
 	Signature  *SignatureFacts `json:"signature,omitempty"`
 
@@ -78,6 +84,7 @@ type Event struct {
 	Part    int      `json:"part,omitempty"`  // long lists come in parts, 1 and up
 	Parts   int      `json:"parts,omitempty"` // how many
 	Count   int64    `json:"count,omitempty"`
+	Void    int64    `json:"void,omitempty"`   // signatures on what was still open, which count no more
 	Digest  string   `json:"digest,omitempty"` // of the whole list
 
 	Reason Reason `json:"reason,omitempty"`
@@ -156,23 +163,42 @@ func (s Signature) Facts() *SignatureFacts {
 	return f
 }
 
-// Encode gives the bytes of the event: JSON on one line. It fails when they are longer
-// than [MaxEvent].
+// Encode gives the bytes of the event: JSON on one line, the very bytes that [DecodeEvent]
+// reads. It fails when they are longer than [MaxEvent]. Bytes of a text that are not UTF-8
+// become U+FFFD: no ending of access may fail for the form of a text.
 func (e Event) Encode() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(e); err != nil {
+	out, err := e.write()
+	if err == nil && bytes.Contains(out, []byte(`\ufffd`)) {
+		// So the encoder writes what is not UTF-8, but not the U+FFFD that will be read from it.
+		var clean Event
+		if err = json.Unmarshal(out, &clean); err == nil {
+			out, err = clean.write()
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
 	}
-	out := bytes.TrimRight(b.Bytes(), "\n")
 	if len(out) > MaxEvent {
 		return nil, fmt.Errorf("encode event %s: %d bytes, at most %d are allowed", e.Type, len(out), MaxEvent)
 	}
 	return out, nil
 }
 
-// DecodeEvent reads what Encode wrote. Unknown fields and versions are refused.
+// write gives the one form of an event, however long.
+func (e Event) write() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+// DecodeEvent reads what [Event.Encode] wrote, and nothing else: not another order of fields,
+// a field twice, in other letters, or with nothing in it, other spaces or escapes. So an event
+// of the log has one meaning, whoever reads it, and one form. Unknown fields and versions are
+// refused.
 func DecodeEvent(b []byte) (Event, error) {
 	if len(b) > MaxEvent {
 		return Event{}, fmt.Errorf("decode event: %d bytes, at most %d are allowed", len(b), MaxEvent)
@@ -192,5 +218,23 @@ func DecodeEvent(b []byte) (Event, error) {
 	if _, err := ParseTime(e.At); err != nil {
 		return Event{}, fmt.Errorf("decode event: at: %w", err)
 	}
+	again, err := e.write()
+	if err != nil {
+		return Event{}, fmt.Errorf("decode event: %w", err)
+	}
+	if !bytes.Equal(again, b) {
+		return Event{}, fmt.Errorf("decode event: byte %d is not as the event's one form has it", differ(again, b))
+	}
 	return e, nil
+}
+
+// differ gives where two texts begin to differ.
+func differ(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
 }

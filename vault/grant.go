@@ -217,14 +217,16 @@ type Image struct {
 }
 
 // Ending says what access has ended, in a transaction that is durable: that of grants, of
-// a contractor, or to records. A release that it covers and that was authorized before must
-// not be sent any more.
+// a contractor, to records, or of callers. A release that it covers and that was authorized
+// before must not be sent any more.
 type Ending struct {
 	Index      int64    // of the ending's last event; of the next event, if it had ended before
 	Grants     []ID     // these grants, or
 	Contractor string   // all of this contractor's, or
 	Records    []ID     // the keys of these records
 	Grantees   []string // workloads whose connections are cut in any case
+	Callers    []string // SPIFFE IDs, of any kind: all that they have under way, on all connections
+	Spare      string   // address of the one connection of these callers that stays, for the answer
 }
 
 // Preview is what a grant would open, as of now.

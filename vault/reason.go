@@ -17,6 +17,10 @@ const (
 	ReasonBlobUnavailable Reason = "BLOB_UNAVAILABLE"
 	// ReasonLogRolledBack: the database's log is shorter than it was, or another. Restore the newest database.
 	ReasonLogRolledBack Reason = "LOG_ROLLED_BACK"
+	// ReasonVaultUnchecked: nobody has made sure lately that neither Vault nor the database was restored from a copy, so nothing is released. Try again; a process with the admin role must run.
+	ReasonVaultUnchecked Reason = "VAULT_UNCHECKED"
+	// ReasonReconciling: a reconcile is under way already. Try again once it is done.
+	ReasonReconciling Reason = "RECONCILING"
 	// ReasonShuttingDown: the daemon is stopping. Try again.
 	ReasonShuttingDown Reason = "SHUTTING_DOWN"
 	// ReasonServerBusy: the service, or the caller, is at its limit of calls under way. Try again in a moment.
@@ -117,6 +121,8 @@ const (
 	ReasonKeyRevoked Reason = "KEY_REVOKED"
 	// ReasonKeyDestroyed: the record's key is destroyed; nobody can open it.
 	ReasonKeyDestroyed Reason = "KEY_DESTROYED"
+	// ReasonDestructionPending: not all keys of the decision are destroyed yet. Try again later.
+	ReasonDestructionPending Reason = "DESTRUCTION_PENDING"
 	// ReasonKeyRefused: Vault refused the grant's token for this key.
 	ReasonKeyRefused Reason = "KEY_REFUSED"
 	// ReasonSelectionEmpty: no record matches the selection.

@@ -118,6 +118,9 @@ func checkInjective(t fatal, rec vault.Record) {
 		return // such a record is never sealed
 	}
 	back, keyName := parse(t, aad)
+	if again, err := associatedData(back); err != nil || !bytes.Equal(again, aad) {
+		t.Fatalf("%x, read and written again, is %x: %v", aad, again, err)
+	}
 	if keyName != rec.KeyName() {
 		t.Fatalf("key name %q, want %q", keyName, rec.KeyName())
 	}

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"image"
 	"image/color"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,7 @@ func FuzzClean(f *testing.F) {
 	small := jpegOf(f, drawn(9, 9))
 	f.Add(insert(small, seg(mAPP0, "JFIF\x00\x01\x02\x01\x00\x48\x00\x48", 1, 1, "rgb"), seg(mAPP0, "JFXX\x00\x10")))
 	f.Add(insert(small, seg(mAPP14, "Adobe\x00\x64\x00\x00\x00\x00", 0)))
+	f.Add(insert(small, seg(mAPP14, "Adobe\x00\x64\x00\x00\x00\x00", 1, marked)))
 	f.Add(insert(small, seg(mAPP2, iccID, 1, 2, iccProfile(200)[:100]), seg(mAPP2, iccID, 2, 2, iccProfile(200)[100:])))
 	f.Add(insert(small, seg(mAPP1, exifID, exifBlock(binary.LittleEndian, 6, nil))))
 	f.Add(pngOf(f, image.NewPaletted(image.Rect(0, 0, 4, 4), testPalette)))
@@ -57,10 +59,78 @@ func FuzzCleanPNG(f *testing.F) {
 	})
 }
 
+// FuzzCleanJPEG is FuzzClean behind the lengths of segments, which random changes break: the
+// bytes are read as segments of a code, a length in one byte and what they hold. A scan's data
+// follow its header in the same form.
+func FuzzCleanJPEG(f *testing.F) {
+	for name, file := range pictures(f) {
+		if strings.HasPrefix(name, "jpeg") && len(file) < 8<<10 {
+			f.Add(loose(f, file))
+			f.Add(loose(f, insert(file, seg(mAPP1, exifID, exifBlock(binary.BigEndian, 6, nil)), seg(mCOM, marked), seg(mAPP14, "Adobe\x00\x64\x00\x00\x00\x00", 1))))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		raw := []byte{0xff, mSOI}
+		take := func() (out []byte) {
+			if len(b) > 0 {
+				n := min(int(b[0]), len(b)-1)
+				out, b = b[1:1+n], b[1+n:]
+			}
+			return out
+		}
+		for len(b) > 0 {
+			code := b[0]
+			b = b[1:]
+			raw = append(raw, seg(code, take())...)
+			if code == mSOS {
+				raw = append(raw, take()...)
+			}
+		}
+		holds(t, append(raw, 0xff, mEOI))
+	})
+}
+
+// loose writes a JPEG's segments as FuzzCleanJPEG reads them, each cut to 255 bytes.
+func loose(t testing.TB, file []byte) (out []byte) {
+	put := func(b []byte) {
+		b = b[:min(len(b), 255)]
+		out = append(append(out, byte(len(b))), b...)
+	}
+	for _, s := range segments(t, file) {
+		if s.code == mEOI {
+			break
+		}
+		whole := file[s.start:s.end]
+		n := 2 + int(binary.BigEndian.Uint16(whole[2:]))
+		out = append(out, s.code)
+		put(whole[4:n])
+		if s.code == mSOS {
+			put(whole[n:])
+		}
+	}
+	return out
+}
+
+// allocated gives the bytes that the program has allocated so far. Counting stops the world,
+// so it is done for one file in sixteen, told by its bytes.
+func allocated(raw []byte) uint64 {
+	if crc32.ChecksumIEEE(raw)%16 != 0 {
+		return 0
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
 // holds fails unless everything that Clean promises of any input holds of this one.
 func holds(t *testing.T, raw []byte) {
 	before := bytes.Clone(raw)
+	start := allocated(raw)
 	got, err := Clean(raw, Limits{MaxPixels: 1 << 20})
+	// Twice the file, for the parts of the picture and the whole, and what the walk itself needs.
+	if used, most := allocated(raw)-start, uint64(4*len(raw)+1<<17); used > most {
+		t.Fatalf("%d bytes of memory for a file of %d; %d are enough", used, len(raw), most)
+	}
 	if !bytes.Equal(raw, before) {
 		t.Fatal("Clean changed its input")
 	}

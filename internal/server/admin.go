@@ -2,6 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -24,11 +27,11 @@ func (s *adminAPI) ProposeDecision(ctx context.Context, req *pb.ProposeDecisionR
 	}
 	a, err := parseAction(req)
 	if err != nil {
-		return nil, err
+		return nil, inAction(req, err)
 	}
 	p, err := s.Breach.Propose(ctx, c, a)
 	if err != nil {
-		return nil, err
+		return nil, inAction(req, err)
 	}
 	return &pb.ProposeDecisionResponse{Decision: wire.Proposal(p, s.Clock())}, nil
 }
@@ -43,6 +46,8 @@ func parseAction(req *pb.ProposeDecisionRequest) (a breach.Action, err error) {
 		var c vault.Contractor
 		c, err = wire.ParseContractor(in.ApplyContractor)
 		a.Contractor = &c
+	case *pb.ProposeDecisionRequest_ReinstateCaller:
+		a.Reinstate = in.ReinstateCaller
 	case *pb.ProposeDecisionRequest_RestoreKeys:
 		var sel vault.Selection
 		sel, err = wire.ParseSelection(in.RestoreKeys)
@@ -53,6 +58,26 @@ func parseAction(req *pb.ProposeDecisionRequest) (a breach.Action, err error) {
 		a.Destroy = &sel
 	}
 	return a, err
+}
+
+// inAction names fields as the request has them: below the action that was chosen.
+func inAction(req *pb.ProposeDecisionRequest, err error) error {
+	m := req.ProtoReflect()
+	chosen := m.WhichOneof(m.Descriptor().Oneofs().ByName("action"))
+	var e *vault.Error
+	if chosen == nil || !errors.As(err, &e) || e.Kind != vault.Invalid {
+		return err
+	}
+	named := *e
+	named.Fields = slices.Clone(e.Fields)
+	for i, f := range named.Fields {
+		_, below, inside := strings.Cut(f.Name, ".")
+		named.Fields[i].Name = string(chosen.Name())
+		if inside {
+			named.Fields[i].Name += "." + below
+		}
+	}
+	return &named
 }
 
 // SignDecision adds an admin's signature to a decision.
@@ -80,7 +105,7 @@ func keyWork(w *breach.KeyWork) *pb.KeyWork {
 	if w == nil {
 		return nil
 	}
-	return &pb.KeyWork{Records: int64(len(w.Records)), Barrier: wire.Barrier(w.Barrier), Certificate: w.Certificate}
+	return &pb.KeyWork{Records: int64(len(w.Records)), Barrier: wire.Barrier(w.Barrier), Certificate: w.Certificate, Missing: int64(len(w.Missing))}
 }
 
 // ListPurposes lists the newest version of each purpose.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
@@ -12,8 +13,11 @@ type auditAPI struct {
 	*api
 }
 
-// maxTypes is the most event types that a filter names.
-const maxTypes = 64
+// Limits of a filter: how many event types it names, and the bytes of one.
+const (
+	maxTypes = 64
+	maxType  = 64
+)
 
 // ListEvents gives a page of the log.
 func (s *auditAPI) ListEvents(ctx context.Context, req *pb.ListEventsRequest) (*pb.ListEventsResponse, error) {
@@ -26,6 +30,11 @@ func (s *auditAPI) ListEvents(ctx context.Context, req *pb.ListEventsRequest) (*
 	}
 	if len(req.Types) > maxTypes {
 		return nil, vault.InvalidField("types", "names %d; at most %d are allowed", len(req.Types), maxTypes)
+	}
+	for i, t := range req.Types {
+		if err := vault.CheckText(fmt.Sprintf("types[%d]", i), t, maxType, false); err != nil {
+			return nil, err
+		}
 	}
 	indexes, bodies, size, err := s.Facts.Events(ctx, req.StartIndex, n+1, req.Types)
 	if err != nil {
@@ -40,18 +49,4 @@ func (s *auditAPI) ListEvents(ctx context.Context, req *pb.ListEventsRequest) (*
 		out.Events = append(out.Events, &pb.AuditEvent{Index: index, Event: bodies[i]})
 	}
 	return out, nil
-}
-
-type identityAPI struct {
-	pb.UnimplementedIdentityServiceServer
-	*api
-}
-
-// WhoAmI tells callers who they are.
-func (s *identityAPI) WhoAmI(ctx context.Context, _ *pb.WhoAmIRequest) (*pb.WhoAmIResponse, error) {
-	c, err := s.caller(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &pb.WhoAmIResponse{Id: c.ID, Role: string(c.Role), CertificateDigest: c.Cert.String(), Version: s.Version}, nil
 }

@@ -111,8 +111,9 @@ func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*
 		found = found[:n]
 		out.NextPageToken = found[n-1].Grant.String()
 	}
+	now := s.Clock() // one time for the whole page
 	for _, g := range found {
-		out.Grants = append(out.Grants, wire.Grant(g, s.Clock()))
+		out.Grants = append(out.Grants, wire.Grant(g, now))
 	}
 	return out, nil
 }

@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
@@ -35,12 +34,17 @@ type Facts interface {
 	// Purposes gives the newest version of each purpose.
 	Purposes(ctx context.Context) ([]vault.Purpose, error)
 	Contractors(ctx context.Context) ([]vault.Contractor, error)
+	// Suspensions gives suspended callers in the order of their IDs, from the first after the
+	// one given.
+	Suspensions(ctx context.Context, after string, most int) ([]vault.Suspension, error)
 	// Grants gives grants, newest first, before the one given; of one contractor if it is
 	// not empty, in one of the states if any are given.
 	Grants(ctx context.Context, contractor string, states []vault.GrantState, before vault.ID, most int) ([]vault.Grant, error)
 	// Events gives the log's entries from an index on, of the types given if any are, the
 	// index of each, and the size of the log.
 	Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, size int64, err error)
+	// Work gives what waits for admins or for HashiCorp Vault, naming at most so many decisions.
+	Work(ctx context.Context, most int) (vault.Work, error)
 }
 
 // Config is what a server is made of. The services that a process does not offer are nil;
@@ -60,6 +64,14 @@ type Config struct {
 	Clock  func() time.Time
 	// Version of the service, for WhoAmI.
 	Version string
+	// Parts says how what the service stands on was when it last looked. It must not block,
+	// and may be nil.
+	Parts func() []Part
+	// Checked says whether Vault and the database were looked at lately, so that images may be
+	// released and tokens minted. nil: always.
+	Checked func(ctx context.Context) error
+	// Stock reconciles; nil without Breach.
+	Stock *breach.Reconciler
 	// MaxImage is the largest image taken, in bytes.
 	MaxImage int64
 	// Measures may be empty.
@@ -69,7 +81,7 @@ type Config struct {
 }
 
 // New makes the gRPC server with all services. Serve and stop it as any.
-func New(cfg Config) (*grpc.Server, *health.Server) {
+func New(cfg Config) (*grpc.Server, *Health) {
 	if cfg.ReceiveTime <= 0 {
 		cfg.ReceiveTime = receiveTime
 	}
@@ -108,7 +120,7 @@ func New(cfg Config) (*grpc.Server, *health.Server) {
 		pb.RegisterAuditServiceServer(early{s}, &auditAPI{api: a})
 	}
 	pb.RegisterIdentityServiceServer(early{s}, &identityAPI{api: a})
-	h := health.NewServer()
+	h := newHealth()
 	healthpb.RegisterHealthServer(early{s}, h)
 	return s, h
 }
@@ -131,17 +143,23 @@ var powers = map[string][]vault.Role{
 	pb.ReleaseService_FetchImage_FullMethodName:  {vault.RoleContractor},
 	pb.ReleaseService_FetchImages_FullMethodName: {vault.RoleContractor},
 
-	pb.AdminService_ProposeDecision_FullMethodName:   {vault.RoleAdmin},
-	pb.AdminService_SignDecision_FullMethodName:      {vault.RoleAdmin},
-	pb.AdminService_ListPurposes_FullMethodName:      {vault.RoleAdmin, vault.RoleAuditor},
-	pb.AdminService_ListContractors_FullMethodName:   {vault.RoleAdmin, vault.RoleAuditor},
-	pb.AdminService_SuspendContractor_FullMethodName: {vault.RoleAdmin},
-	pb.AdminService_RevokeKeys_FullMethodName:        {vault.RoleAdmin},
-	pb.AdminService_ListRecordKeys_FullMethodName:    {vault.RoleAdmin},
+	pb.AdminService_ProposeDecision_FullMethodName:      {vault.RoleAdmin},
+	pb.AdminService_SignDecision_FullMethodName:         {vault.RoleAdmin},
+	pb.AdminService_ListPurposes_FullMethodName:         {vault.RoleAdmin, vault.RoleAuditor},
+	pb.AdminService_ListContractors_FullMethodName:      {vault.RoleAdmin, vault.RoleAuditor},
+	pb.AdminService_SuspendContractor_FullMethodName:    {vault.RoleAdmin},
+	pb.AdminService_SuspendCaller_FullMethodName:        {vault.RoleAdmin},
+	pb.AdminService_ListSuspendedCallers_FullMethodName: {vault.RoleAdmin, vault.RoleAuditor},
+	pb.AdminService_RevokeKeys_FullMethodName:           {vault.RoleAdmin},
+	pb.AdminService_ListRecordKeys_FullMethodName:       {vault.RoleAdmin},
+	pb.AdminService_Reconcile_FullMethodName:            {vault.RoleAdmin},
+
+	pb.AdminService_GetDestructionCertificate_FullMethodName: {vault.RoleAdmin, vault.RoleAuditor},
 
 	pb.AuditService_ListEvents_FullMethodName: {vault.RoleAuditor},
 
-	pb.IdentityService_WhoAmI_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	pb.IdentityService_WhoAmI_FullMethodName:    {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	pb.IdentityService_GetStatus_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
 
 	healthpb.Health_Check_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
 	healthpb.Health_List_FullMethodName:  {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
@@ -168,13 +186,23 @@ func (a *api) admit(ctx context.Context, method string) (vault.Caller, error) {
 	}
 	if !slices.Contains(powers[method], c.Role) {
 		err = vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "%s may not call %s: it is for %s", c.ID, method, roles(powers[method]))
-	} else {
+	} else if !standingless[method] {
 		err = a.Facts.Standing(ctx, c)
 	}
 	if err != nil {
 		a.refused(ctx, c, method, err)
+	} else if a.Checked != nil && opening[method] {
+		err = a.Checked(ctx)
 	}
 	return c, err
+}
+
+// opening are the methods that release, or give what releases.
+var opening = map[string]bool{
+	pb.GrantService_ActivateGrant_FullMethodName: true,
+	pb.ReleaseService_ListRecords_FullMethodName: true,
+	pb.ReleaseService_FetchImage_FullMethodName:  true,
+	pb.ReleaseService_FetchImages_FullMethodName: true,
 }
 
 // offers says whether this process has the credential that a method of grants needs: admins'

@@ -2,9 +2,12 @@ package wire
 
 import (
 	"encoding/hex"
+	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
@@ -31,6 +34,9 @@ func ParseSignature(in *pb.Signature) (s vault.Signature, err error) {
 		if len(c) > vault.MaxCertificate {
 			return s, vault.InvalidField("signature.chain", "has a certificate of %d bytes; at most %d are allowed", len(c), vault.MaxCertificate)
 		}
+	}
+	if err := vault.CheckText("signature.signer", in.Signer, maxCallerID, false); err != nil {
+		return s, err
 	}
 	s = vault.Signature{Signer: in.Signer, Bytes: in.Signature, Chain: in.Chain}
 	s.SignedAt, err = ParseTime("signature.sign_time", in.SignTime)
@@ -60,10 +66,42 @@ func Proposal(p vault.Proposal, now time.Time) *pb.Decision {
 	return out
 }
 
-// ParseDecision reads the decision itself: what a signer signs.
+// maxCallerID is the longest SPIFFE ID, in bytes (SPIFFE-ID, section 2.3).
+const maxCallerID = 2048
+
+var decisionKind = regexp.MustCompile(`^[a-z_]+\.[a-z_]+$`)
+
+// checkBody says whether s is lines of printable text, as long as an event can tell of.
+func checkBody(field, s string) error {
+	if len(s) > vault.MaxEvent {
+		return vault.InvalidField(field, "has %d bytes; at most %d are allowed", len(s), vault.MaxEvent)
+	}
+	if s == "" {
+		return nil
+	}
+	text, ok := strings.CutSuffix(s, "\n")
+	if !ok {
+		return vault.InvalidField(field, "must end in a line break")
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if err := vault.CheckText(field, line, len(line), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ParseDecision reads the decision itself: what a signer signs. No part of it can pass for
+// another part in the decision's text.
 func ParseDecision(in *pb.Decision) (d vault.Decision, err error) {
 	d = vault.Decision{Kind: vault.DecisionKind(in.GetKind()), Body: in.GetBody()}
 	if d.ID, err = ParseName("decision.name", Decisions, in.GetName()); err != nil {
+		return d, err
+	}
+	if len(d.Kind) > 64 || !decisionKind.MatchString(string(d.Kind)) {
+		return d, vault.InvalidField("decision.kind", "must be two words joined by a dot, such as purpose.apply")
+	}
+	if err = checkBody("decision.body", d.Body); err != nil {
 		return d, err
 	}
 	d.Expires, err = ParseTime("decision.expire_time", in.GetExpireTime())
@@ -97,16 +135,20 @@ func Grant(g vault.Grant, now time.Time) *pb.Grant {
 		Grantee: g.Grantee, Epoch: int32(g.Epoch), Scope: Scope(g.Scope), MaxRecords: g.MaxRecords,
 		RequestTime: timestamppb.New(g.RequestedAt), EndTime: timestamppb.New(g.Ends), Justification: g.Justification,
 		ApprovalsRequired: int32(g.Approvals), Approvals: signatures(g.Signatures), RecordsReleased: g.Released,
-		Digest: g.Decision().Digest().String(),
+		Digest: g.Decision().Digest().String(), ReadTime: timestamppb.New(now), TimeRemaining: durationpb.New(0),
 	}
-	if live := g.State == vault.GrantPending || g.State == vault.GrantApproved || g.State == vault.GrantActive; live && g.Ended(now) {
+	switch live := g.State == vault.GrantPending || g.State == vault.GrantApproved || g.State == vault.GrantActive; {
+	case live && g.Ended(now):
 		out.State = pb.Grant_STATE_EXPIRED
+	case live:
+		out.RecordsRemaining = max(g.MaxRecords-g.Released, 0)
+		out.TimeRemaining = durationpb.New(g.Ends.Sub(now))
 	}
 	return out
 }
 
 // ParseTerms reads the terms of a grant out of its message: what an approver sees is what
-// an approver signs.
+// an approver signs. No field of them can pass for another line of their text.
 func ParseTerms(in *pb.Grant) (t vault.Terms, err error) {
 	t = vault.Terms{
 		Purpose: vault.PurposeRef{Version: int(in.GetPurposeVersion())},
@@ -122,8 +164,16 @@ func ParseTerms(in *pb.Grant) (t vault.Terms, err error) {
 	if t.Purpose.Digest, err = parseDigest("grant.purpose_digest", in.GetPurposeDigest()); err != nil {
 		return t, err
 	}
+	if err = vault.CheckText("grant.grantee", t.Grantee, maxCallerID, false); err != nil {
+		return t, err
+	}
 	if t.Scope, err = ParseScope(in.GetScope()); err != nil {
 		return t, err
+	}
+	for i, site := range t.Scope.Sites {
+		if err = vault.CheckName(fmt.Sprintf("scope.sites[%d]", i), site); err != nil {
+			return t, err
+		}
 	}
 	t.Ends, err = ParseTime("grant.end_time", in.GetEndTime())
 	return t.Normal(), err

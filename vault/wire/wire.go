@@ -83,6 +83,14 @@ func parseModalities(field string, in []pb.Modality) (out []vault.Modality, err 
 	return out, nil
 }
 
+// parseSites bounds a list of sites before it is sorted and freed of doubles.
+func parseSites(field string, in []string) ([]string, error) {
+	if len(in) > vault.MaxListed {
+		return nil, vault.InvalidField(field, "names %d; at most %d are allowed", len(in), vault.MaxListed)
+	}
+	return in, nil
+}
+
 // ParseTime reads a time, cut to the microsecond; a missing one is refused.
 func ParseTime(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	if t == nil {
@@ -118,7 +126,9 @@ func ParseScope(in *pb.Scope) (s vault.Scope, err error) {
 	if in == nil {
 		return s, vault.InvalidField("scope", "must not be empty")
 	}
-	s.Sites = in.Sites
+	if s.Sites, err = parseSites("scope.sites", in.Sites); err != nil {
+		return s, err
+	}
 	if s.Modalities, err = parseModalities("scope.modalities", in.Modalities); err != nil {
 		return s, err
 	}
@@ -148,6 +158,9 @@ func ParseSelection(in *pb.Selection) (s vault.Selection, err error) {
 	if in.Record != "" {
 		if s.Record, err = ParseName("selection.record", Records, in.Record); err != nil {
 			return s, err
+		}
+		if s.Record == (vault.ID{}) { // which in the domain means that none is named
+			return s, vault.InvalidField("selection.record", "names no record")
 		}
 	}
 	s.Site = in.Site
@@ -185,10 +198,13 @@ func ParsePurpose(in *pb.Purpose) (p vault.Purpose, err error) {
 		return p, vault.InvalidField("purpose", "must not be empty")
 	}
 	p = vault.Purpose{
-		Version: int(in.Version), Title: in.Title, Sites: in.Sites,
+		Version: int(in.Version), Title: in.Title,
 		MaxRecords: in.MaxRecords, Approvals: int(in.Approvals),
 	}
 	if p.Name, err = ParseSlug("purpose.name", Purposes, in.Name); err != nil {
+		return p, err
+	}
+	if p.Sites, err = parseSites("purpose.sites", in.Sites); err != nil {
 		return p, err
 	}
 	if p.Modalities, err = parseModalities("purpose.modalities", in.Modalities); err != nil {

@@ -30,6 +30,7 @@ type ProposeDecisionRequest struct {
 	//	*ProposeDecisionRequest_ApplyContractor
 	//	*ProposeDecisionRequest_RestoreKeys
 	//	*ProposeDecisionRequest_DestroyKeys
+	//	*ProposeDecisionRequest_ReinstateCaller
 	Action        isProposeDecisionRequest_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -108,6 +109,15 @@ func (x *ProposeDecisionRequest) GetDestroyKeys() *Selection {
 	return nil
 }
 
+func (x *ProposeDecisionRequest) GetReinstateCaller() string {
+	if x != nil {
+		if x, ok := x.Action.(*ProposeDecisionRequest_ReinstateCaller); ok {
+			return x.ReinstateCaller
+		}
+	}
+	return ""
+}
+
 type isProposeDecisionRequest_Action interface {
 	isProposeDecisionRequest_Action()
 }
@@ -128,6 +138,11 @@ type ProposeDecisionRequest_DestroyKeys struct {
 	DestroyKeys *Selection `protobuf:"bytes,4,opt,name=destroy_keys,json=destroyKeys,proto3,oneof"`
 }
 
+type ProposeDecisionRequest_ReinstateCaller struct {
+	// SPIFFE ID of a suspended caller.
+	ReinstateCaller string `protobuf:"bytes,5,opt,name=reinstate_caller,json=reinstateCaller,proto3,oneof"`
+}
+
 func (*ProposeDecisionRequest_ApplyPurpose) isProposeDecisionRequest_Action() {}
 
 func (*ProposeDecisionRequest_ApplyContractor) isProposeDecisionRequest_Action() {}
@@ -135,6 +150,8 @@ func (*ProposeDecisionRequest_ApplyContractor) isProposeDecisionRequest_Action()
 func (*ProposeDecisionRequest_RestoreKeys) isProposeDecisionRequest_Action() {}
 
 func (*ProposeDecisionRequest_DestroyKeys) isProposeDecisionRequest_Action() {}
+
+func (*ProposeDecisionRequest_ReinstateCaller) isProposeDecisionRequest_Action() {}
 
 type ProposeDecisionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -291,8 +308,11 @@ type KeyWork struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records int64                  `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
 	Barrier *Barrier               `protobuf:"bytes,2,opt,name=barrier,proto3" json:"barrier,omitempty"`
-	// After a destruction: the certificate's text, signed by the service's own key.
-	Certificate   string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// After a destruction: the certificate's text, signed by the service's own key. Empty while
+	// HashiCorp Vault has still to follow; GetDestructionCertificate gives it then.
+	Certificate string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Keys that were to be restored and that HashiCorp Vault does not have: they stay revoked.
+	Missing       int64 `protobuf:"varint,4,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +366,13 @@ func (x *KeyWork) GetCertificate() string {
 		return x.Certificate
 	}
 	return ""
+}
+
+func (x *KeyWork) GetMissing() int64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
 }
 
 type ListPurposesRequest struct {
@@ -623,6 +650,317 @@ func (x *SuspendContractorResponse) GetBarrier() *Barrier {
 	return nil
 }
 
+// SuspendedCaller is a caller that an admin cut off.
+type SuspendedCaller struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID.
+	Caller      string                 `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
+	SuspendTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=suspend_time,json=suspendTime,proto3" json:"suspend_time,omitempty"`
+	// SPIFFE ID of the admin.
+	SuspendedBy   string `protobuf:"bytes,3,opt,name=suspended_by,json=suspendedBy,proto3" json:"suspended_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendedCaller) Reset() {
+	*x = SuspendedCaller{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendedCaller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendedCaller) ProtoMessage() {}
+
+func (x *SuspendedCaller) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendedCaller.ProtoReflect.Descriptor instead.
+func (*SuspendedCaller) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SuspendedCaller) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *SuspendedCaller) GetSuspendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendTime
+	}
+	return nil
+}
+
+func (x *SuspendedCaller) GetSuspendedBy() string {
+	if x != nil {
+		return x.SuspendedBy
+	}
+	return ""
+}
+
+type SuspendCallerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID of a capture system, workload, admin or auditor.
+	Caller string `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
+	// One line, at most 500 bytes.
+	Note          string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendCallerRequest) Reset() {
+	*x = SuspendCallerRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendCallerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendCallerRequest) ProtoMessage() {}
+
+func (x *SuspendCallerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendCallerRequest.ProtoReflect.Descriptor instead.
+func (*SuspendCallerRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SuspendCallerRequest) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *SuspendCallerRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type SuspendCallerResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	SuspendedCaller *SuspendedCaller       `protobuf:"bytes,1,opt,name=suspended_caller,json=suspendedCaller,proto3" json:"suspended_caller,omitempty"`
+	// A workload's grants that ended.
+	GrantsEnded int32 `protobuf:"varint,2,opt,name=grants_ended,json=grantsEnded,proto3" json:"grants_ended,omitempty"`
+	// An admin's signatures on what was still open: they count no more.
+	SignaturesVoid int32 `protobuf:"varint,3,opt,name=signatures_void,json=signaturesVoid,proto3" json:"signatures_void,omitempty"`
+	// For people to look at: "grants/<uuid>", "purposes/<name>" and "contractors/<name>" that are
+	// in force on an admin's signature, and stay so. At most 1,000 of each.
+	Review []string `protobuf:"bytes,4,rep,name=review,proto3" json:"review,omitempty"`
+	// There are more than review names.
+	ReviewTruncated bool     `protobuf:"varint,5,opt,name=review_truncated,json=reviewTruncated,proto3" json:"review_truncated,omitempty"`
+	Barrier         *Barrier `protobuf:"bytes,6,opt,name=barrier,proto3" json:"barrier,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SuspendCallerResponse) Reset() {
+	*x = SuspendCallerResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendCallerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendCallerResponse) ProtoMessage() {}
+
+func (x *SuspendCallerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendCallerResponse.ProtoReflect.Descriptor instead.
+func (*SuspendCallerResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SuspendCallerResponse) GetSuspendedCaller() *SuspendedCaller {
+	if x != nil {
+		return x.SuspendedCaller
+	}
+	return nil
+}
+
+func (x *SuspendCallerResponse) GetGrantsEnded() int32 {
+	if x != nil {
+		return x.GrantsEnded
+	}
+	return 0
+}
+
+func (x *SuspendCallerResponse) GetSignaturesVoid() int32 {
+	if x != nil {
+		return x.SignaturesVoid
+	}
+	return 0
+}
+
+func (x *SuspendCallerResponse) GetReview() []string {
+	if x != nil {
+		return x.Review
+	}
+	return nil
+}
+
+func (x *SuspendCallerResponse) GetReviewTruncated() bool {
+	if x != nil {
+		return x.ReviewTruncated
+	}
+	return false
+}
+
+func (x *SuspendCallerResponse) GetBarrier() *Barrier {
+	if x != nil {
+		return x.Barrier
+	}
+	return nil
+}
+
+type ListSuspendedCallersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000; 100 when 0.
+	PageSize      int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSuspendedCallersRequest) Reset() {
+	*x = ListSuspendedCallersRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSuspendedCallersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSuspendedCallersRequest) ProtoMessage() {}
+
+func (x *ListSuspendedCallersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSuspendedCallersRequest.ProtoReflect.Descriptor instead.
+func (*ListSuspendedCallersRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListSuspendedCallersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSuspendedCallersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSuspendedCallersResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	SuspendedCallers []*SuspendedCaller     `protobuf:"bytes,1,rep,name=suspended_callers,json=suspendedCallers,proto3" json:"suspended_callers,omitempty"`
+	NextPageToken    string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListSuspendedCallersResponse) Reset() {
+	*x = ListSuspendedCallersResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSuspendedCallersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSuspendedCallersResponse) ProtoMessage() {}
+
+func (x *ListSuspendedCallersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSuspendedCallersResponse.ProtoReflect.Descriptor instead.
+func (*ListSuspendedCallersResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListSuspendedCallersResponse) GetSuspendedCallers() []*SuspendedCaller {
+	if x != nil {
+		return x.SuspendedCallers
+	}
+	return nil
+}
+
+func (x *ListSuspendedCallersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 type RevokeKeysRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
@@ -634,7 +972,7 @@ type RevokeKeysRequest struct {
 
 func (x *RevokeKeysRequest) Reset() {
 	*x = RevokeKeysRequest{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[11]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +984,7 @@ func (x *RevokeKeysRequest) String() string {
 func (*RevokeKeysRequest) ProtoMessage() {}
 
 func (x *RevokeKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[11]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +997,7 @@ func (x *RevokeKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeysRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeysRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeKeysRequest) GetSelection() *Selection {
@@ -685,7 +1023,7 @@ type RevokeKeysResponse struct {
 
 func (x *RevokeKeysResponse) Reset() {
 	*x = RevokeKeysResponse{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[12]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +1035,7 @@ func (x *RevokeKeysResponse) String() string {
 func (*RevokeKeysResponse) ProtoMessage() {}
 
 func (x *RevokeKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[12]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +1048,7 @@ func (x *RevokeKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeysResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeysResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeKeysResponse) GetKeyWork() *KeyWork {
@@ -735,7 +1073,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[13]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +1085,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[13]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +1098,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordKey) GetRecord() string {
@@ -803,7 +1141,7 @@ type ListRecordKeysRequest struct {
 
 func (x *ListRecordKeysRequest) Reset() {
 	*x = ListRecordKeysRequest{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[14]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1153,7 @@ func (x *ListRecordKeysRequest) String() string {
 func (*ListRecordKeysRequest) ProtoMessage() {}
 
 func (x *ListRecordKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[14]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1166,7 @@ func (x *ListRecordKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordKeysRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRecordKeysRequest) GetSelection() *Selection {
@@ -862,7 +1200,7 @@ type ListRecordKeysResponse struct {
 
 func (x *ListRecordKeysResponse) Reset() {
 	*x = ListRecordKeysResponse{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[15]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1212,7 @@ func (x *ListRecordKeysResponse) String() string {
 func (*ListRecordKeysResponse) ProtoMessage() {}
 
 func (x *ListRecordKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[15]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1225,7 @@ func (x *ListRecordKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordKeysResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRecordKeysResponse) GetRecords() []*RecordKey {
@@ -904,16 +1242,268 @@ func (x *ListRecordKeysResponse) GetNextPageToken() string {
 	return ""
 }
 
+type GetDestructionCertificateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "decisions/<uuid>".
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDestructionCertificateRequest) Reset() {
+	*x = GetDestructionCertificateRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDestructionCertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDestructionCertificateRequest) ProtoMessage() {}
+
+func (x *GetDestructionCertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDestructionCertificateRequest.ProtoReflect.Descriptor instead.
+func (*GetDestructionCertificateRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetDestructionCertificateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetDestructionCertificateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text, signed by the service's own key.
+	Certificate   string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDestructionCertificateResponse) Reset() {
+	*x = GetDestructionCertificateResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDestructionCertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDestructionCertificateResponse) ProtoMessage() {}
+
+func (x *GetDestructionCertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDestructionCertificateResponse.ProtoReflect.Descriptor instead.
+func (*GetDestructionCertificateResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetDestructionCertificateResponse) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+type ReconcileRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileRequest) Reset() {
+	*x = ReconcileRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileRequest) ProtoMessage() {}
+
+func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
+func (*ReconcileRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+// ReconcileResponse counts records, or IDs that would be records'.
+type ReconcileResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Records int64                  `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
+	// Without a record, but perhaps being stored.
+	Young int64 `protobuf:"varint,2,opt,name=young,proto3" json:"young,omitempty"`
+	// Put aside now, and all that is aside.
+	Quarantined int64 `protobuf:"varint,3,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	Waiting     int64 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// A record names them again.
+	Returned int64 `protobuf:"varint,5,opt,name=returned,proto3" json:"returned,omitempty"`
+	// After the days of quarantine.
+	Destroyed int64 `protobuf:"varint,6,opt,name=destroyed,proto3" json:"destroyed,omitempty"`
+	// Brought back by a restore, and revoked or destroyed again.
+	Undone int64 `protobuf:"varint,7,opt,name=undone,proto3" json:"undone,omitempty"`
+	// Keys whose names are not the service's; left alone.
+	Foreign int64 `protobuf:"varint,8,opt,name=foreign,proto3" json:"foreign,omitempty"`
+	// HashiCorp Vault was older than it was.
+	VaultRestored bool `protobuf:"varint,9,opt,name=vault_restored,json=vaultRestored,proto3" json:"vault_restored,omitempty"`
+	// Grants whose tokens ended with that.
+	TokensEnded   int64 `protobuf:"varint,10,opt,name=tokens_ended,json=tokensEnded,proto3" json:"tokens_ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconcileResponse) Reset() {
+	*x = ReconcileResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconcileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconcileResponse) ProtoMessage() {}
+
+func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
+func (*ReconcileResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReconcileResponse) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetYoung() int64 {
+	if x != nil {
+		return x.Young
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetQuarantined() int64 {
+	if x != nil {
+		return x.Quarantined
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetReturned() int64 {
+	if x != nil {
+		return x.Returned
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetDestroyed() int64 {
+	if x != nil {
+		return x.Destroyed
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetUndone() int64 {
+	if x != nil {
+		return x.Undone
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetForeign() int64 {
+	if x != nil {
+		return x.Foreign
+	}
+	return 0
+}
+
+func (x *ReconcileResponse) GetVaultRestored() bool {
+	if x != nil {
+		return x.VaultRestored
+	}
+	return false
+}
+
+func (x *ReconcileResponse) GetTokensEnded() int64 {
+	if x != nil {
+		return x.TokensEnded
+	}
+	return 0
+}
+
 var File_portcullis_v1_admin_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/admin.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xa7\x02\n" +
+	"\x19portcullis/v1/admin.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xd4\x02\n" +
 	"\x16ProposeDecisionRequest\x12=\n" +
 	"\rapply_purpose\x18\x01 \x01(\v2\x16.portcullis.v1.PurposeH\x00R\fapplyPurpose\x12F\n" +
 	"\x10apply_contractor\x18\x02 \x01(\v2\x19.portcullis.v1.ContractorH\x00R\x0fapplyContractor\x12=\n" +
 	"\frestore_keys\x18\x03 \x01(\v2\x18.portcullis.v1.SelectionH\x00R\vrestoreKeys\x12=\n" +
-	"\fdestroy_keys\x18\x04 \x01(\v2\x18.portcullis.v1.SelectionH\x00R\vdestroyKeysB\b\n" +
+	"\fdestroy_keys\x18\x04 \x01(\v2\x18.portcullis.v1.SelectionH\x00R\vdestroyKeys\x12+\n" +
+	"\x10reinstate_caller\x18\x05 \x01(\tH\x00R\x0freinstateCallerB\b\n" +
 	"\x06action\"N\n" +
 	"\x17ProposeDecisionResponse\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.portcullis.v1.DecisionR\bdecision\"a\n" +
@@ -922,11 +1512,12 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\tsignature\x18\x02 \x01(\v2\x18.portcullis.v1.SignatureR\tsignature\"~\n" +
 	"\x14SignDecisionResponse\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.portcullis.v1.DecisionR\bdecision\x121\n" +
-	"\bkey_work\x18\x02 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\"w\n" +
+	"\bkey_work\x18\x02 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\"\x91\x01\n" +
 	"\aKeyWork\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x03R\arecords\x120\n" +
 	"\abarrier\x18\x02 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\x12 \n" +
-	"\vcertificate\x18\x03 \x01(\tR\vcertificate\"\x15\n" +
+	"\vcertificate\x18\x03 \x01(\tR\vcertificate\x12\x18\n" +
+	"\amissing\x18\x04 \x01(\x03R\amissing\"\x15\n" +
 	"\x13ListPurposesRequest\"J\n" +
 	"\x14ListPurposesResponse\x122\n" +
 	"\bpurposes\x18\x01 \x03(\v2\x16.portcullis.v1.PurposeR\bpurposes\"\x18\n" +
@@ -941,7 +1532,28 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"contractor\x18\x01 \x01(\v2\x19.portcullis.v1.ContractorR\n" +
 	"contractor\x12!\n" +
 	"\fgrants_ended\x18\x02 \x01(\x05R\vgrantsEnded\x120\n" +
-	"\abarrier\x18\x03 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\"_\n" +
+	"\abarrier\x18\x03 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\"\x8b\x01\n" +
+	"\x0fSuspendedCaller\x12\x16\n" +
+	"\x06caller\x18\x01 \x01(\tR\x06caller\x12=\n" +
+	"\fsuspend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vsuspendTime\x12!\n" +
+	"\fsuspended_by\x18\x03 \x01(\tR\vsuspendedBy\"B\n" +
+	"\x14SuspendCallerRequest\x12\x16\n" +
+	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x12\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note\"\xa3\x02\n" +
+	"\x15SuspendCallerResponse\x12I\n" +
+	"\x10suspended_caller\x18\x01 \x01(\v2\x1e.portcullis.v1.SuspendedCallerR\x0fsuspendedCaller\x12!\n" +
+	"\fgrants_ended\x18\x02 \x01(\x05R\vgrantsEnded\x12'\n" +
+	"\x0fsignatures_void\x18\x03 \x01(\x05R\x0esignaturesVoid\x12\x16\n" +
+	"\x06review\x18\x04 \x03(\tR\x06review\x12)\n" +
+	"\x10review_truncated\x18\x05 \x01(\bR\x0freviewTruncated\x120\n" +
+	"\abarrier\x18\x06 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\"Y\n" +
+	"\x1bListSuspendedCallersRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x93\x01\n" +
+	"\x1cListSuspendedCallersResponse\x12K\n" +
+	"\x11suspended_callers\x18\x01 \x03(\v2\x1e.portcullis.v1.SuspendedCallerR\x10suspendedCallers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n" +
 	"\x11RevokeKeysRequest\x126\n" +
 	"\tselection\x18\x01 \x01(\v2\x18.portcullis.v1.SelectionR\tselection\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\"G\n" +
@@ -960,16 +1572,37 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
 	"\x16ListRecordKeysResponse\x122\n" +
 	"\arecords\x18\x01 \x03(\v2\x18.portcullis.v1.RecordKeyR\arecords\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x9e\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"6\n" +
+	" GetDestructionCertificateRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
+	"!GetDestructionCertificateResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\"\x12\n" +
+	"\x10ReconcileRequest\"\xb5\x02\n" +
+	"\x11ReconcileResponse\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\x03R\arecords\x12\x14\n" +
+	"\x05young\x18\x02 \x01(\x03R\x05young\x12 \n" +
+	"\vquarantined\x18\x03 \x01(\x03R\vquarantined\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\x03R\awaiting\x12\x1a\n" +
+	"\breturned\x18\x05 \x01(\x03R\breturned\x12\x1c\n" +
+	"\tdestroyed\x18\x06 \x01(\x03R\tdestroyed\x12\x16\n" +
+	"\x06undone\x18\a \x01(\x03R\x06undone\x12\x18\n" +
+	"\aforeign\x18\b \x01(\x03R\aforeign\x12%\n" +
+	"\x0evault_restored\x18\t \x01(\bR\rvaultRestored\x12!\n" +
+	"\ftokens_ended\x18\n" +
+	" \x01(\x03R\vtokensEnded2\xbb\b\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fProposeDecision\x12%.portcullis.v1.ProposeDecisionRequest\x1a&.portcullis.v1.ProposeDecisionResponse\x12W\n" +
 	"\fSignDecision\x12\".portcullis.v1.SignDecisionRequest\x1a#.portcullis.v1.SignDecisionResponse\x12W\n" +
 	"\fListPurposes\x12\".portcullis.v1.ListPurposesRequest\x1a#.portcullis.v1.ListPurposesResponse\x12`\n" +
 	"\x0fListContractors\x12%.portcullis.v1.ListContractorsRequest\x1a&.portcullis.v1.ListContractorsResponse\x12f\n" +
-	"\x11SuspendContractor\x12'.portcullis.v1.SuspendContractorRequest\x1a(.portcullis.v1.SuspendContractorResponse\x12Q\n" +
+	"\x11SuspendContractor\x12'.portcullis.v1.SuspendContractorRequest\x1a(.portcullis.v1.SuspendContractorResponse\x12Z\n" +
+	"\rSuspendCaller\x12#.portcullis.v1.SuspendCallerRequest\x1a$.portcullis.v1.SuspendCallerResponse\x12o\n" +
+	"\x14ListSuspendedCallers\x12*.portcullis.v1.ListSuspendedCallersRequest\x1a+.portcullis.v1.ListSuspendedCallersResponse\x12Q\n" +
 	"\n" +
 	"RevokeKeys\x12 .portcullis.v1.RevokeKeysRequest\x1a!.portcullis.v1.RevokeKeysResponse\x12]\n" +
-	"\x0eListRecordKeys\x12$.portcullis.v1.ListRecordKeysRequest\x1a%.portcullis.v1.ListRecordKeysResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
+	"\x0eListRecordKeys\x12$.portcullis.v1.ListRecordKeysRequest\x1a%.portcullis.v1.ListRecordKeysResponse\x12~\n" +
+	"\x19GetDestructionCertificate\x12/.portcullis.v1.GetDestructionCertificateRequest\x1a0.portcullis.v1.GetDestructionCertificateResponse\x12N\n" +
+	"\tReconcile\x12\x1f.portcullis.v1.ReconcileRequest\x1a .portcullis.v1.ReconcileResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
 
 var (
 	file_portcullis_v1_admin_proto_rawDescOnce sync.Once
@@ -983,70 +1616,91 @@ func file_portcullis_v1_admin_proto_rawDescGZIP() []byte {
 	return file_portcullis_v1_admin_proto_rawDescData
 }
 
-var file_portcullis_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_portcullis_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_portcullis_v1_admin_proto_goTypes = []any{
-	(*ProposeDecisionRequest)(nil),    // 0: portcullis.v1.ProposeDecisionRequest
-	(*ProposeDecisionResponse)(nil),   // 1: portcullis.v1.ProposeDecisionResponse
-	(*SignDecisionRequest)(nil),       // 2: portcullis.v1.SignDecisionRequest
-	(*SignDecisionResponse)(nil),      // 3: portcullis.v1.SignDecisionResponse
-	(*KeyWork)(nil),                   // 4: portcullis.v1.KeyWork
-	(*ListPurposesRequest)(nil),       // 5: portcullis.v1.ListPurposesRequest
-	(*ListPurposesResponse)(nil),      // 6: portcullis.v1.ListPurposesResponse
-	(*ListContractorsRequest)(nil),    // 7: portcullis.v1.ListContractorsRequest
-	(*ListContractorsResponse)(nil),   // 8: portcullis.v1.ListContractorsResponse
-	(*SuspendContractorRequest)(nil),  // 9: portcullis.v1.SuspendContractorRequest
-	(*SuspendContractorResponse)(nil), // 10: portcullis.v1.SuspendContractorResponse
-	(*RevokeKeysRequest)(nil),         // 11: portcullis.v1.RevokeKeysRequest
-	(*RevokeKeysResponse)(nil),        // 12: portcullis.v1.RevokeKeysResponse
-	(*RecordKey)(nil),                 // 13: portcullis.v1.RecordKey
-	(*ListRecordKeysRequest)(nil),     // 14: portcullis.v1.ListRecordKeysRequest
-	(*ListRecordKeysResponse)(nil),    // 15: portcullis.v1.ListRecordKeysResponse
-	(*Purpose)(nil),                   // 16: portcullis.v1.Purpose
-	(*Contractor)(nil),                // 17: portcullis.v1.Contractor
-	(*Selection)(nil),                 // 18: portcullis.v1.Selection
-	(*Decision)(nil),                  // 19: portcullis.v1.Decision
-	(*Signature)(nil),                 // 20: portcullis.v1.Signature
-	(*Barrier)(nil),                   // 21: portcullis.v1.Barrier
-	(*timestamppb.Timestamp)(nil),     // 22: google.protobuf.Timestamp
+	(*ProposeDecisionRequest)(nil),            // 0: portcullis.v1.ProposeDecisionRequest
+	(*ProposeDecisionResponse)(nil),           // 1: portcullis.v1.ProposeDecisionResponse
+	(*SignDecisionRequest)(nil),               // 2: portcullis.v1.SignDecisionRequest
+	(*SignDecisionResponse)(nil),              // 3: portcullis.v1.SignDecisionResponse
+	(*KeyWork)(nil),                           // 4: portcullis.v1.KeyWork
+	(*ListPurposesRequest)(nil),               // 5: portcullis.v1.ListPurposesRequest
+	(*ListPurposesResponse)(nil),              // 6: portcullis.v1.ListPurposesResponse
+	(*ListContractorsRequest)(nil),            // 7: portcullis.v1.ListContractorsRequest
+	(*ListContractorsResponse)(nil),           // 8: portcullis.v1.ListContractorsResponse
+	(*SuspendContractorRequest)(nil),          // 9: portcullis.v1.SuspendContractorRequest
+	(*SuspendContractorResponse)(nil),         // 10: portcullis.v1.SuspendContractorResponse
+	(*SuspendedCaller)(nil),                   // 11: portcullis.v1.SuspendedCaller
+	(*SuspendCallerRequest)(nil),              // 12: portcullis.v1.SuspendCallerRequest
+	(*SuspendCallerResponse)(nil),             // 13: portcullis.v1.SuspendCallerResponse
+	(*ListSuspendedCallersRequest)(nil),       // 14: portcullis.v1.ListSuspendedCallersRequest
+	(*ListSuspendedCallersResponse)(nil),      // 15: portcullis.v1.ListSuspendedCallersResponse
+	(*RevokeKeysRequest)(nil),                 // 16: portcullis.v1.RevokeKeysRequest
+	(*RevokeKeysResponse)(nil),                // 17: portcullis.v1.RevokeKeysResponse
+	(*RecordKey)(nil),                         // 18: portcullis.v1.RecordKey
+	(*ListRecordKeysRequest)(nil),             // 19: portcullis.v1.ListRecordKeysRequest
+	(*ListRecordKeysResponse)(nil),            // 20: portcullis.v1.ListRecordKeysResponse
+	(*GetDestructionCertificateRequest)(nil),  // 21: portcullis.v1.GetDestructionCertificateRequest
+	(*GetDestructionCertificateResponse)(nil), // 22: portcullis.v1.GetDestructionCertificateResponse
+	(*ReconcileRequest)(nil),                  // 23: portcullis.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),                 // 24: portcullis.v1.ReconcileResponse
+	(*Purpose)(nil),                           // 25: portcullis.v1.Purpose
+	(*Contractor)(nil),                        // 26: portcullis.v1.Contractor
+	(*Selection)(nil),                         // 27: portcullis.v1.Selection
+	(*Decision)(nil),                          // 28: portcullis.v1.Decision
+	(*Signature)(nil),                         // 29: portcullis.v1.Signature
+	(*Barrier)(nil),                           // 30: portcullis.v1.Barrier
+	(*timestamppb.Timestamp)(nil),             // 31: google.protobuf.Timestamp
 }
 var file_portcullis_v1_admin_proto_depIdxs = []int32{
-	16, // 0: portcullis.v1.ProposeDecisionRequest.apply_purpose:type_name -> portcullis.v1.Purpose
-	17, // 1: portcullis.v1.ProposeDecisionRequest.apply_contractor:type_name -> portcullis.v1.Contractor
-	18, // 2: portcullis.v1.ProposeDecisionRequest.restore_keys:type_name -> portcullis.v1.Selection
-	18, // 3: portcullis.v1.ProposeDecisionRequest.destroy_keys:type_name -> portcullis.v1.Selection
-	19, // 4: portcullis.v1.ProposeDecisionResponse.decision:type_name -> portcullis.v1.Decision
-	20, // 5: portcullis.v1.SignDecisionRequest.signature:type_name -> portcullis.v1.Signature
-	19, // 6: portcullis.v1.SignDecisionResponse.decision:type_name -> portcullis.v1.Decision
+	25, // 0: portcullis.v1.ProposeDecisionRequest.apply_purpose:type_name -> portcullis.v1.Purpose
+	26, // 1: portcullis.v1.ProposeDecisionRequest.apply_contractor:type_name -> portcullis.v1.Contractor
+	27, // 2: portcullis.v1.ProposeDecisionRequest.restore_keys:type_name -> portcullis.v1.Selection
+	27, // 3: portcullis.v1.ProposeDecisionRequest.destroy_keys:type_name -> portcullis.v1.Selection
+	28, // 4: portcullis.v1.ProposeDecisionResponse.decision:type_name -> portcullis.v1.Decision
+	29, // 5: portcullis.v1.SignDecisionRequest.signature:type_name -> portcullis.v1.Signature
+	28, // 6: portcullis.v1.SignDecisionResponse.decision:type_name -> portcullis.v1.Decision
 	4,  // 7: portcullis.v1.SignDecisionResponse.key_work:type_name -> portcullis.v1.KeyWork
-	21, // 8: portcullis.v1.KeyWork.barrier:type_name -> portcullis.v1.Barrier
-	16, // 9: portcullis.v1.ListPurposesResponse.purposes:type_name -> portcullis.v1.Purpose
-	17, // 10: portcullis.v1.ListContractorsResponse.contractors:type_name -> portcullis.v1.Contractor
-	17, // 11: portcullis.v1.SuspendContractorResponse.contractor:type_name -> portcullis.v1.Contractor
-	21, // 12: portcullis.v1.SuspendContractorResponse.barrier:type_name -> portcullis.v1.Barrier
-	18, // 13: portcullis.v1.RevokeKeysRequest.selection:type_name -> portcullis.v1.Selection
-	4,  // 14: portcullis.v1.RevokeKeysResponse.key_work:type_name -> portcullis.v1.KeyWork
-	22, // 15: portcullis.v1.RecordKey.store_time:type_name -> google.protobuf.Timestamp
-	18, // 16: portcullis.v1.ListRecordKeysRequest.selection:type_name -> portcullis.v1.Selection
-	13, // 17: portcullis.v1.ListRecordKeysResponse.records:type_name -> portcullis.v1.RecordKey
-	0,  // 18: portcullis.v1.AdminService.ProposeDecision:input_type -> portcullis.v1.ProposeDecisionRequest
-	2,  // 19: portcullis.v1.AdminService.SignDecision:input_type -> portcullis.v1.SignDecisionRequest
-	5,  // 20: portcullis.v1.AdminService.ListPurposes:input_type -> portcullis.v1.ListPurposesRequest
-	7,  // 21: portcullis.v1.AdminService.ListContractors:input_type -> portcullis.v1.ListContractorsRequest
-	9,  // 22: portcullis.v1.AdminService.SuspendContractor:input_type -> portcullis.v1.SuspendContractorRequest
-	11, // 23: portcullis.v1.AdminService.RevokeKeys:input_type -> portcullis.v1.RevokeKeysRequest
-	14, // 24: portcullis.v1.AdminService.ListRecordKeys:input_type -> portcullis.v1.ListRecordKeysRequest
-	1,  // 25: portcullis.v1.AdminService.ProposeDecision:output_type -> portcullis.v1.ProposeDecisionResponse
-	3,  // 26: portcullis.v1.AdminService.SignDecision:output_type -> portcullis.v1.SignDecisionResponse
-	6,  // 27: portcullis.v1.AdminService.ListPurposes:output_type -> portcullis.v1.ListPurposesResponse
-	8,  // 28: portcullis.v1.AdminService.ListContractors:output_type -> portcullis.v1.ListContractorsResponse
-	10, // 29: portcullis.v1.AdminService.SuspendContractor:output_type -> portcullis.v1.SuspendContractorResponse
-	12, // 30: portcullis.v1.AdminService.RevokeKeys:output_type -> portcullis.v1.RevokeKeysResponse
-	15, // 31: portcullis.v1.AdminService.ListRecordKeys:output_type -> portcullis.v1.ListRecordKeysResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	30, // 8: portcullis.v1.KeyWork.barrier:type_name -> portcullis.v1.Barrier
+	25, // 9: portcullis.v1.ListPurposesResponse.purposes:type_name -> portcullis.v1.Purpose
+	26, // 10: portcullis.v1.ListContractorsResponse.contractors:type_name -> portcullis.v1.Contractor
+	26, // 11: portcullis.v1.SuspendContractorResponse.contractor:type_name -> portcullis.v1.Contractor
+	30, // 12: portcullis.v1.SuspendContractorResponse.barrier:type_name -> portcullis.v1.Barrier
+	31, // 13: portcullis.v1.SuspendedCaller.suspend_time:type_name -> google.protobuf.Timestamp
+	11, // 14: portcullis.v1.SuspendCallerResponse.suspended_caller:type_name -> portcullis.v1.SuspendedCaller
+	30, // 15: portcullis.v1.SuspendCallerResponse.barrier:type_name -> portcullis.v1.Barrier
+	11, // 16: portcullis.v1.ListSuspendedCallersResponse.suspended_callers:type_name -> portcullis.v1.SuspendedCaller
+	27, // 17: portcullis.v1.RevokeKeysRequest.selection:type_name -> portcullis.v1.Selection
+	4,  // 18: portcullis.v1.RevokeKeysResponse.key_work:type_name -> portcullis.v1.KeyWork
+	31, // 19: portcullis.v1.RecordKey.store_time:type_name -> google.protobuf.Timestamp
+	27, // 20: portcullis.v1.ListRecordKeysRequest.selection:type_name -> portcullis.v1.Selection
+	18, // 21: portcullis.v1.ListRecordKeysResponse.records:type_name -> portcullis.v1.RecordKey
+	0,  // 22: portcullis.v1.AdminService.ProposeDecision:input_type -> portcullis.v1.ProposeDecisionRequest
+	2,  // 23: portcullis.v1.AdminService.SignDecision:input_type -> portcullis.v1.SignDecisionRequest
+	5,  // 24: portcullis.v1.AdminService.ListPurposes:input_type -> portcullis.v1.ListPurposesRequest
+	7,  // 25: portcullis.v1.AdminService.ListContractors:input_type -> portcullis.v1.ListContractorsRequest
+	9,  // 26: portcullis.v1.AdminService.SuspendContractor:input_type -> portcullis.v1.SuspendContractorRequest
+	12, // 27: portcullis.v1.AdminService.SuspendCaller:input_type -> portcullis.v1.SuspendCallerRequest
+	14, // 28: portcullis.v1.AdminService.ListSuspendedCallers:input_type -> portcullis.v1.ListSuspendedCallersRequest
+	16, // 29: portcullis.v1.AdminService.RevokeKeys:input_type -> portcullis.v1.RevokeKeysRequest
+	19, // 30: portcullis.v1.AdminService.ListRecordKeys:input_type -> portcullis.v1.ListRecordKeysRequest
+	21, // 31: portcullis.v1.AdminService.GetDestructionCertificate:input_type -> portcullis.v1.GetDestructionCertificateRequest
+	23, // 32: portcullis.v1.AdminService.Reconcile:input_type -> portcullis.v1.ReconcileRequest
+	1,  // 33: portcullis.v1.AdminService.ProposeDecision:output_type -> portcullis.v1.ProposeDecisionResponse
+	3,  // 34: portcullis.v1.AdminService.SignDecision:output_type -> portcullis.v1.SignDecisionResponse
+	6,  // 35: portcullis.v1.AdminService.ListPurposes:output_type -> portcullis.v1.ListPurposesResponse
+	8,  // 36: portcullis.v1.AdminService.ListContractors:output_type -> portcullis.v1.ListContractorsResponse
+	10, // 37: portcullis.v1.AdminService.SuspendContractor:output_type -> portcullis.v1.SuspendContractorResponse
+	13, // 38: portcullis.v1.AdminService.SuspendCaller:output_type -> portcullis.v1.SuspendCallerResponse
+	15, // 39: portcullis.v1.AdminService.ListSuspendedCallers:output_type -> portcullis.v1.ListSuspendedCallersResponse
+	17, // 40: portcullis.v1.AdminService.RevokeKeys:output_type -> portcullis.v1.RevokeKeysResponse
+	20, // 41: portcullis.v1.AdminService.ListRecordKeys:output_type -> portcullis.v1.ListRecordKeysResponse
+	22, // 42: portcullis.v1.AdminService.GetDestructionCertificate:output_type -> portcullis.v1.GetDestructionCertificateResponse
+	24, // 43: portcullis.v1.AdminService.Reconcile:output_type -> portcullis.v1.ReconcileResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_admin_proto_init() }
@@ -1060,6 +1714,7 @@ func file_portcullis_v1_admin_proto_init() {
 		(*ProposeDecisionRequest_ApplyContractor)(nil),
 		(*ProposeDecisionRequest_RestoreKeys)(nil),
 		(*ProposeDecisionRequest_DestroyKeys)(nil),
+		(*ProposeDecisionRequest_ReinstateCaller)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1067,7 +1722,7 @@ func file_portcullis_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_admin_proto_rawDesc), len(file_portcullis_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,13 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_ProposeDecision_FullMethodName   = "/portcullis.v1.AdminService/ProposeDecision"
-	AdminService_SignDecision_FullMethodName      = "/portcullis.v1.AdminService/SignDecision"
-	AdminService_ListPurposes_FullMethodName      = "/portcullis.v1.AdminService/ListPurposes"
-	AdminService_ListContractors_FullMethodName   = "/portcullis.v1.AdminService/ListContractors"
-	AdminService_SuspendContractor_FullMethodName = "/portcullis.v1.AdminService/SuspendContractor"
-	AdminService_RevokeKeys_FullMethodName        = "/portcullis.v1.AdminService/RevokeKeys"
-	AdminService_ListRecordKeys_FullMethodName    = "/portcullis.v1.AdminService/ListRecordKeys"
+	AdminService_ProposeDecision_FullMethodName           = "/portcullis.v1.AdminService/ProposeDecision"
+	AdminService_SignDecision_FullMethodName              = "/portcullis.v1.AdminService/SignDecision"
+	AdminService_ListPurposes_FullMethodName              = "/portcullis.v1.AdminService/ListPurposes"
+	AdminService_ListContractors_FullMethodName           = "/portcullis.v1.AdminService/ListContractors"
+	AdminService_SuspendContractor_FullMethodName         = "/portcullis.v1.AdminService/SuspendContractor"
+	AdminService_SuspendCaller_FullMethodName             = "/portcullis.v1.AdminService/SuspendCaller"
+	AdminService_ListSuspendedCallers_FullMethodName      = "/portcullis.v1.AdminService/ListSuspendedCallers"
+	AdminService_RevokeKeys_FullMethodName                = "/portcullis.v1.AdminService/RevokeKeys"
+	AdminService_ListRecordKeys_FullMethodName            = "/portcullis.v1.AdminService/ListRecordKeys"
+	AdminService_GetDestructionCertificate_FullMethodName = "/portcullis.v1.AdminService/GetDestructionCertificate"
+	AdminService_Reconcile_FullMethodName                 = "/portcullis.v1.AdminService/Reconcile"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -44,10 +48,20 @@ type AdminServiceClient interface {
 	ListContractors(ctx context.Context, in *ListContractorsRequest, opts ...grpc.CallOption) (*ListContractorsResponse, error)
 	// SuspendContractor ends all of a contractor's grants and streams at once.
 	SuspendContractor(ctx context.Context, in *SuspendContractorRequest, opts ...grpc.CallOption) (*SuspendContractorResponse, error)
+	// SuspendCaller cuts off one caller of any kind, at once. ProposeDecision with reinstate_caller
+	// is the way back.
+	SuspendCaller(ctx context.Context, in *SuspendCallerRequest, opts ...grpc.CallOption) (*SuspendCallerResponse, error)
+	// ListSuspendedCallers lists callers that are suspended one by one, by SPIFFE ID.
+	ListSuspendedCallers(ctx context.Context, in *ListSuspendedCallersRequest, opts ...grpc.CallOption) (*ListSuspendedCallersResponse, error)
 	// RevokeKeys makes records' keys unusable, here and in HashiCorp Vault.
 	RevokeKeys(ctx context.Context, in *RevokeKeysRequest, opts ...grpc.CallOption) (*RevokeKeysResponse, error)
 	// ListRecordKeys lists records and the state of their keys.
 	ListRecordKeys(ctx context.Context, in *ListRecordKeysRequest, opts ...grpc.CallOption) (*ListRecordKeysResponse, error)
+	// GetDestructionCertificate gives the certificate of a destruction that is done.
+	GetDestructionCertificate(ctx context.Context, in *GetDestructionCertificateRequest, opts ...grpc.CallOption) (*GetDestructionCertificateResponse, error)
+	// Reconcile compares records, ciphertext and HashiCorp Vault's keys at once: what a restore
+	// brought back is shut again, what no record names is put aside. One at a time.
+	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
 }
 
 type adminServiceClient struct {
@@ -108,6 +122,26 @@ func (c *adminServiceClient) SuspendContractor(ctx context.Context, in *SuspendC
 	return out, nil
 }
 
+func (c *adminServiceClient) SuspendCaller(ctx context.Context, in *SuspendCallerRequest, opts ...grpc.CallOption) (*SuspendCallerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuspendCallerResponse)
+	err := c.cc.Invoke(ctx, AdminService_SuspendCaller_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListSuspendedCallers(ctx context.Context, in *ListSuspendedCallersRequest, opts ...grpc.CallOption) (*ListSuspendedCallersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSuspendedCallersResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListSuspendedCallers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) RevokeKeys(ctx context.Context, in *RevokeKeysRequest, opts ...grpc.CallOption) (*RevokeKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeKeysResponse)
@@ -122,6 +156,26 @@ func (c *adminServiceClient) ListRecordKeys(ctx context.Context, in *ListRecordK
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRecordKeysResponse)
 	err := c.cc.Invoke(ctx, AdminService_ListRecordKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetDestructionCertificate(ctx context.Context, in *GetDestructionCertificateRequest, opts ...grpc.CallOption) (*GetDestructionCertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDestructionCertificateResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetDestructionCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReconcileResponse)
+	err := c.cc.Invoke(ctx, AdminService_Reconcile_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -144,10 +198,20 @@ type AdminServiceServer interface {
 	ListContractors(context.Context, *ListContractorsRequest) (*ListContractorsResponse, error)
 	// SuspendContractor ends all of a contractor's grants and streams at once.
 	SuspendContractor(context.Context, *SuspendContractorRequest) (*SuspendContractorResponse, error)
+	// SuspendCaller cuts off one caller of any kind, at once. ProposeDecision with reinstate_caller
+	// is the way back.
+	SuspendCaller(context.Context, *SuspendCallerRequest) (*SuspendCallerResponse, error)
+	// ListSuspendedCallers lists callers that are suspended one by one, by SPIFFE ID.
+	ListSuspendedCallers(context.Context, *ListSuspendedCallersRequest) (*ListSuspendedCallersResponse, error)
 	// RevokeKeys makes records' keys unusable, here and in HashiCorp Vault.
 	RevokeKeys(context.Context, *RevokeKeysRequest) (*RevokeKeysResponse, error)
 	// ListRecordKeys lists records and the state of their keys.
 	ListRecordKeys(context.Context, *ListRecordKeysRequest) (*ListRecordKeysResponse, error)
+	// GetDestructionCertificate gives the certificate of a destruction that is done.
+	GetDestructionCertificate(context.Context, *GetDestructionCertificateRequest) (*GetDestructionCertificateResponse, error)
+	// Reconcile compares records, ciphertext and HashiCorp Vault's keys at once: what a restore
+	// brought back is shut again, what no record names is put aside. One at a time.
+	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -173,11 +237,23 @@ func (UnimplementedAdminServiceServer) ListContractors(context.Context, *ListCon
 func (UnimplementedAdminServiceServer) SuspendContractor(context.Context, *SuspendContractorRequest) (*SuspendContractorResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SuspendContractor not implemented")
 }
+func (UnimplementedAdminServiceServer) SuspendCaller(context.Context, *SuspendCallerRequest) (*SuspendCallerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuspendCaller not implemented")
+}
+func (UnimplementedAdminServiceServer) ListSuspendedCallers(context.Context, *ListSuspendedCallersRequest) (*ListSuspendedCallersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSuspendedCallers not implemented")
+}
 func (UnimplementedAdminServiceServer) RevokeKeys(context.Context, *RevokeKeysRequest) (*RevokeKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeKeys not implemented")
 }
 func (UnimplementedAdminServiceServer) ListRecordKeys(context.Context, *ListRecordKeysRequest) (*ListRecordKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRecordKeys not implemented")
+}
+func (UnimplementedAdminServiceServer) GetDestructionCertificate(context.Context, *GetDestructionCertificateRequest) (*GetDestructionCertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDestructionCertificate not implemented")
+}
+func (UnimplementedAdminServiceServer) Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reconcile not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -290,6 +366,42 @@ func _AdminService_SuspendContractor_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_SuspendCaller_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuspendCallerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SuspendCaller(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SuspendCaller_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SuspendCaller(ctx, req.(*SuspendCallerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListSuspendedCallers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSuspendedCallersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListSuspendedCallers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListSuspendedCallers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListSuspendedCallers(ctx, req.(*ListSuspendedCallersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_RevokeKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeKeysRequest)
 	if err := dec(in); err != nil {
@@ -326,6 +438,42 @@ func _AdminService_ListRecordKeys_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetDestructionCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDestructionCertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetDestructionCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetDestructionCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetDestructionCertificate(ctx, req.(*GetDestructionCertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Reconcile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReconcileRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Reconcile(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Reconcile_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Reconcile(ctx, req.(*ReconcileRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -354,12 +502,28 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_SuspendContractor_Handler,
 		},
 		{
+			MethodName: "SuspendCaller",
+			Handler:    _AdminService_SuspendCaller_Handler,
+		},
+		{
+			MethodName: "ListSuspendedCallers",
+			Handler:    _AdminService_ListSuspendedCallers_Handler,
+		},
+		{
 			MethodName: "RevokeKeys",
 			Handler:    _AdminService_RevokeKeys_Handler,
 		},
 		{
 			MethodName: "ListRecordKeys",
 			Handler:    _AdminService_ListRecordKeys_Handler,
+		},
+		{
+			MethodName: "GetDestructionCertificate",
+			Handler:    _AdminService_GetDestructionCertificate_Handler,
+		},
+		{
+			MethodName: "Reconcile",
+			Handler:    _AdminService_Reconcile_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

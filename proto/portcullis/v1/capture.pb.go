@@ -24,7 +24,10 @@ const (
 
 type StoreImageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A UUID that names the image at its device. Storing again with it gives the same record.
+	// A UUID that names one image at its device, for good. Storing again with it gives the same
+	// record. It must never name other bytes: an image of the same facts and the same cleaned size
+	// is taken for a repetition and not stored, because the service keeps nothing by which it could
+	// tell the two apart.
 	RequestId string   `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Modality  Modality `protobuf:"varint,2,opt,name=modality,proto3,enum=portcullis.v1.Modality" json:"modality,omitempty"`
 	// If set, must be the site and lane of the caller's certificate.
