@@ -204,7 +204,8 @@ type Release struct {
 	Contractor string
 	Caller     Caller
 	Record     Record
-	Refetch    bool // the record had left under this grant before; it cost no quota
+	Refetch    bool   // the record had left under this grant before; it cost no quota
+	Checkpoint []byte // the newest of the log, signed
 }
 
 // Image is one opened image, under the name that its grantee knows.
@@ -214,6 +215,7 @@ type Image struct {
 	ContentType string
 	Orientation int
 	Bytes       []byte
+	Checkpoint  []byte // the newest of the log when it was released, signed
 }
 
 // Ending says what access has ended, in a transaction that is durable: that of grants, of

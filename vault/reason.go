@@ -15,6 +15,8 @@ const (
 	ReasonVaultUnavailable Reason = "VAULT_UNAVAILABLE"
 	// ReasonBlobUnavailable: the ciphertext store did not answer. Try again.
 	ReasonBlobUnavailable Reason = "BLOB_UNAVAILABLE"
+	// ReasonLogBehind: the log's tree does not keep up with the events, so nothing is released. Try again; if it stays so, look at the service's log.
+	ReasonLogBehind Reason = "LOG_BEHIND"
 	// ReasonLogRolledBack: the database's log is shorter than it was, or another. Restore the newest database.
 	ReasonLogRolledBack Reason = "LOG_ROLLED_BACK"
 	// ReasonVaultUnchecked: nobody has made sure lately that neither Vault nor the database was restored from a copy, so nothing is released. Try again; a process with the admin role must run.

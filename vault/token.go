@@ -4,19 +4,39 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"unique"
 )
 
-// Token is a grant token: the secret that a grantee shows with each fetch. Behind it
-// stands a token of HashiCorp Vault. It does not print itself, where it is asked to print at
-// all: keep it out of unexported fields of what is printed, out of the keys of maps, and away
-// from the verbs %p and %w, which look at the string below.
-type Token string
+// Token is a grant token: the secret that a grantee shows with each fetch. Behind it stands
+// a token of HashiCorp Vault. The zero Token is none.
+//
+// It does not print or encode itself, and who looks into it by reflection, as fmt does at
+// unexported fields and for %p, finds an address. Only [Token.Reveal] gives the secret.
+// Tokens are equal (==) if their secrets are; addresses are compared, so the time it takes
+// tells nothing of them.
+type Token struct{ secret unique.Handle[string] }
 
 // MaxToken is the longest grant token, in bytes.
 const MaxToken = 512
 
-// Reveal gives the secret.
-func (t Token) Reveal() string { return string(t) }
+// TokenOf gives the token whose secret this is, none for "". The length is not checked.
+func TokenOf(secret string) Token {
+	if secret == "" {
+		return Token{}
+	}
+	return Token{unique.Make(secret)}
+}
+
+// Reveal gives the secret, "" of none.
+func (t Token) Reveal() string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.secret.Value()
+}
+
+// IsZero says whether it is none.
+func (t Token) IsZero() bool { return t == Token{} }
 
 // String hides the secret.
 func (t Token) String() string { return "[grant token]" }
@@ -27,11 +47,11 @@ func (t Token) GoString() string { return t.String() }
 // Format hides the secret from every verb that asks it.
 func (t Token) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
-// MarshalText hides the secret from encoders.
+// MarshalText hides the secret from encoders, those of log/slog among them.
 func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // Digest is what is kept of a token.
-func (t Token) Digest() Digest { return sha256.Sum256([]byte(t)) }
+func (t Token) Digest() Digest { return sha256.Sum256([]byte(t.Reveal())) }
 
 // Matches compares with a kept digest in constant time. The zero digest matches nothing.
 func (t Token) Matches(d Digest) bool {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/portcullis/portcullis/internal/devservice"
 )
 
 // run is one run of the benchmark.
@@ -61,19 +63,19 @@ func bench(ctx context.Context, o options, out, progress io.Writer) (err error) 
 	}
 	defer func() { err = errors.Join(err, remove(dir)) }()
 	fmt.Fprintln(progress, "starting Vault and portcullisd")
-	c, err := startChild(ctx, daemon, filepath.Join(dir, "service"), filepath.Join(dir, "portcullisd.log"))
+	c, err := devservice.Start(ctx, daemon, filepath.Join(dir, "service"), filepath.Join(dir, "portcullisd.log"), devservice.Environ())
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			if tail := c.tail(); tail != "" {
+			if tail := c.Tail(); tail != "" {
 				err = fmt.Errorf("%w\nthe end of the daemon's log:\n%s", err, tail)
 			}
 		}
-		err = errors.Join(err, c.stop())
+		err = errors.Join(err, c.Stop())
 	}()
-	r.meter = newMeter(c.cmd.Process.Pid)
+	r.meter = newMeter(c.PID())
 	if r.service, err = connect(filepath.Join(dir, "service")); err != nil {
 		return err
 	}

@@ -190,7 +190,7 @@ func (s *service) permit(ctx context.Context, first, last time.Time, quota int64
 	if err != nil {
 		return fmt.Errorf("activate the grant: %w", err)
 	}
-	s.token = vault.Token(active.GrantToken)
+	s.token = vault.TokenOf(active.GrantToken)
 	return nil
 }
 

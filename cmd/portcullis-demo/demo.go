@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/portcullis/portcullis/internal/devservice"
 )
 
 // options are what the command line chooses.
@@ -36,7 +38,7 @@ type demo struct {
 	service    string   // the daemon's directory below it
 	env        []string // of all child processes
 	portcullis string   // the programs
-	daemon     *daemon
+	daemon     *devservice.Service
 	hashi      *hashi
 
 	faces, plates []picture // as the camera has them
@@ -112,13 +114,7 @@ func (d *demo) prepare(o options, now time.Time) error {
 		}
 	}
 	d.service = filepath.Join(d.dir, "service")
-	for _, v := range os.Environ() {
-		// What the person has set up for a service of theirs is not for this one.
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "PORTCULLIS_") || name == "PORTCULLIS_VAULT_BIN" {
-			d.env = append(d.env, v)
-		}
-	}
-	d.env = append(d.env, "PORTCULLIS_CONFIG="+filepath.Join(d.service, "portcullis.yaml"))
+	d.env = append(devservice.Environ(), "PORTCULLIS_CONFIG="+filepath.Join(d.service, "portcullis.yaml"))
 	d.from = now.UTC().Add(-time.Hour).Format(time.RFC3339)
 	d.until = now.UTC().Add(time.Hour).Format(time.RFC3339)
 
@@ -179,14 +175,14 @@ func (d *demo) stopDaemon() error {
 	}
 	daemon := d.daemon
 	d.daemon = nil
-	return daemon.stop()
+	return daemon.Stop()
 }
 
 // clean ends what runs and removes what was written. After a failure it shows the end of
 // the daemon's log first.
 func (d *demo) clean(keep, failed bool) error {
 	if failed && d.daemon != nil {
-		if tail := d.daemon.tail(); tail != "" {
+		if tail := d.daemon.Tail(); tail != "" {
 			fmt.Fprintln(d.tell.w, "\nthe end of the daemon's log:")
 			d.tell.lines(tail)
 		}

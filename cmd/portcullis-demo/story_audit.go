@@ -30,7 +30,7 @@ func (s *scene) events(types ...string) (out []event) {
 	if s.err != nil {
 		return nil
 	}
-	args := []string{"events"}
+	args := []string{"audit", "events"}
 	if len(types) > 0 {
 		args = append(args, "--type", strings.Join(types, ","))
 	}

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/portcullis/portcullis/internal/devservice"
 )
 
 // start starts daemon and Vault, and asks each profile who it is.
@@ -18,7 +21,7 @@ func (d *demo) start(s *scene) {
 		"Every ✓ is something that was checked; the first ✗ ends the demonstration.")
 	s.tell.command(typed("portcullisd", "dev", "--dir", "service"))
 	began := time.Now()
-	daemon, err := startDaemon(s.ctx, d.daemonBin(), d.dir, d.service, d.env)
+	daemon, err := devservice.Start(s.ctx, d.daemonBin(), d.service, filepath.Join(d.dir, "portcullisd.log"), d.env)
 	if err != nil {
 		s.try(err)
 		return

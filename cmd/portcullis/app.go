@@ -99,7 +99,7 @@ First steps, by role (each is a profile of portcullis.yaml; --profile NAME picks
                portcullis --profile alice purpose apply lane-audit.yaml
                portcullis --profile alice grant approve GRANT
                portcullis --profile alice contractor suspend acme-vision --note "breach"
-  auditor      portcullis --profile auditor events --follow
+  auditor      portcullis --profile auditor audit tail
   everyone     portcullis --profile NAME status; if something does not work: doctor
 
 The configuration file is --config, else $PORTCULLIS_CONFIG, else ./portcullis.yaml, else
@@ -128,7 +128,7 @@ func (a *app) root() *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
 	root.AddCommand(
 		a.captureCommand(), a.purposeCommand(), a.contractorCommand(), a.callerCommand(), a.grantCommand(), a.recordsCommand(),
-		a.ofGrants(a.fetchCommand(), "active"), a.keyCommand(), a.reconcileCommand(), a.eventsCommand(), a.whoamiCommand(),
+		a.ofGrants(a.fetchCommand(), "active"), a.keyCommand(), a.reconcileCommand(), a.auditCommand(), a.whoamiCommand(),
 		a.statusCommand(), a.doctorCommand(), a.reasonCommand(), exitCodesTopic(),
 	)
 	return root
@@ -200,6 +200,14 @@ func (a *app) call(do func(ctx context.Context, s *session, args []string) error
 		err = do(c.Context(), s, args)
 		a.learnFrom(s, c, args, err)
 		return err
+	}
+}
+
+// local runs a command that needs no service.
+func (a *app) local(do func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		a.started = true
+		return do(c.Context(), args)
 	}
 }
 

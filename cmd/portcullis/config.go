@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/client"
 )
@@ -23,6 +24,9 @@ type configFile struct {
 	ServerID string `yaml:"server_id"`
 	// Bundle is a PEM file: the authorities of the trust domain.
 	Bundle string `yaml:"bundle"`
+	// LogKey is the key of the service's audit log, which "portcullisd log-key" prints: with it
+	// every checkpoint is checked. It must not come from the service itself.
+	LogKey string `yaml:"log_key"`
 	// DefaultProfile is used when neither --profile nor $PORTCULLIS_PROFILE names one.
 	DefaultProfile string `yaml:"default_profile"`
 	// Profiles are the identities that commands can act as, by name.
@@ -43,6 +47,10 @@ type profile struct {
 	file   string // the configuration file
 	client client.Config
 }
+
+// logMemory is the file that remembers the newest checkpoint of the log, beside the
+// configuration: all profiles see the same log.
+func logMemory(file string) string { return filepath.Join(filepath.Dir(file), "log-seen") }
 
 const (
 	configName = "portcullis.yaml"
@@ -100,6 +108,11 @@ func parseConfig(file string, b []byte) (cfg configFile, err error) {
 	}
 	if !strings.HasPrefix(cfg.ServerID, "spiffe://") {
 		return bad("server_id must be a SPIFFE ID such as spiffe://example.org/portcullisd, not %q", cfg.ServerID)
+	}
+	if cfg.LogKey != "" {
+		if _, err := tlog.ParseKey(cfg.LogKey); err != nil {
+			return bad("log_key: %v", err)
+		}
 	}
 	if len(cfg.Profiles) == 0 {
 		return bad("profiles must name at least one")
@@ -159,5 +172,6 @@ func (a *app) loadProfile() (profile, error) {
 	}
 	return profile{name: name, file: file, client: client.Config{
 		Address: cfg.Server, ServerID: cfg.ServerID, Bundle: cfg.Bundle, Certificate: id.Certificate, Key: id.Key,
+		LogKey: cfg.LogKey, LogMemory: logMemory(file),
 	}}, nil
 }

@@ -2,66 +2,14 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 )
-
-// followPause is how long --follow waits before it asks for new events.
-const followPause = time.Second
-
-func (a *app) eventsCommand() *cobra.Command {
-	var from int64
-	var types []string
-	var follow bool
-	c := &cobra.Command{
-		Use:   "events",
-		Short: "read the audit log (auditor)",
-		Long: `Events gives the entries of the audit log in the order in which they were committed. With
---output json each is one line, {"index":N,"event":…}, the event byte for byte as first written.`,
-		Example: `  portcullis --profile auditor events --type record.released,grant.revoked
-  portcullis --profile auditor events --from 1200 --follow --output json`,
-		Args: exactly(0),
-	}
-	c.Flags().Int64Var(&from, "from", 0, "begin at this index: `N`")
-	c.Flags().StringSliceVar(&types, "type", nil, "only these `TYPE`s, such as record.released")
-	c.Flags().BoolVar(&follow, "follow", false, "go on with new events until interrupted")
-	complete(c, "type", eventTypes...)
-	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
-		if from < 0 {
-			return usagef("--from must not be negative")
-		}
-		print := a.eventLine
-		if a.output == jsonOutput {
-			print = a.eventJSON
-		}
-		for next := from; ; {
-			var err error
-			if next, err = s.Events(ctx, next, types, print); err != nil {
-				if follow && ctx.Err() != nil {
-					return nil // interrupting is how following ends
-				}
-				return err
-			}
-			if !follow {
-				return nil
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(followPause):
-			}
-		}
-	})
-	return c
-}
 
 var eventTypes = []string{
 	string(vault.EventRecordStored), string(vault.EventDecisionProposed), string(vault.EventDecisionSigned), string(vault.EventDecisionRefused),

@@ -80,7 +80,7 @@ func (t tokens) keep(grant vault.ID, token vault.Token) error {
 func (t tokens) load(grant vault.ID) (vault.Token, error) {
 	token, err := client.TokenDir(t).Load(grant)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", &hinted{
+		return vault.Token{}, &hinted{
 			vault.E(vault.State, vault.ReasonGrantNotActive, "no token of grant %s is kept for this profile", grant),
 			"run \"grant activate " + grant.String() + "\" first",
 		}

@@ -281,7 +281,7 @@ end does not move.`,
 		if err != nil {
 			return err
 		}
-		secret := vault.Token(got.GrantToken)
+		secret := vault.TokenOf(got.GrantToken)
 		if err := s.tokens().keep(id, secret); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ var hints = map[vault.Reason]string{
 	vault.ReasonNoLease:          "this node has lost touch with the others: try again",
 	vault.ReasonNotOffered:       "the process at this address has another role: set server to the one that offers it",
 	vault.ReasonStoreOvertaken:   "storing took too long: store the image again",
+	vault.ReasonLogBehind:        "the service's log does not keep up; try again, and tell the operator if it stays so",
 	vault.ReasonLogRolledBack:    "the service's database is older than it was: restore the newest one",
 
 	vault.ReasonVaultUnchecked: "wait a moment; if it lasts, ask the operators: a process with the admin role must run and reach HashiCorp Vault",

@@ -46,6 +46,13 @@ func (p progress) addAll(n int64) {
 	}
 }
 
+// set says how many are done.
+func (p progress) set(n int64) {
+	if p.bar != nil {
+		_ = p.bar.Set64(n)
+	}
+}
+
 // addSized adds one thing of some bytes, of which nobody knows how many will come in all.
 func (p progress) addSized(bytes int64) {
 	if p.bar == nil {

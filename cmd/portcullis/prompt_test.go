@@ -88,7 +88,7 @@ func TestTokensAreKeptPrivate(t *testing.T) {
 	if err := store.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []vault.Token{"hvs.first", "hvs.second"} {
+	for _, secret := range []vault.Token{vault.TokenOf("hvs.first"), vault.TokenOf("hvs.second")} {
 		if err := store.keep(grant, secret); err != nil {
 			t.Fatal(err)
 		}

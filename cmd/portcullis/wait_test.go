@@ -129,7 +129,7 @@ func TestOnlyAnEndRemovesTokens(t *testing.T) {
 		if err := s.tokens().prepare(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.tokens().keep(id, "hvs.secret"); err != nil {
+		if err := s.tokens().keep(id, vault.TokenOf("hvs.secret")); err != nil {
 			t.Fatal(err)
 		}
 		a := &app{stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}
@@ -143,7 +143,7 @@ func TestOnlyAnEndRemovesTokens(t *testing.T) {
 			t.Errorf("after %s %d tokens are kept", r, len(held))
 		}
 		for st := range pb.Grant_State_name {
-			if err := s.tokens().keep(id, "hvs.secret"); err != nil {
+			if err := s.tokens().keep(id, vault.TokenOf("hvs.secret")); err != nil {
 				t.Fatal(err)
 			}
 			a.learn(s, &pb.Grant{Name: "grants/" + id.String(), State: pb.Grant_State(st)})

@@ -281,8 +281,8 @@ func TestNoSecretLeavesByTheSide(t *testing.T) {
 
 	// Refusals.
 	failed("ended token", fetching(con, g.Name, old, handles[0]))
-	failed("altered token", fetching(con, g.Name, token+"x", handles[0]))
-	failed("token with a line", fetching(con, g.Name, token+"\n", handles[0]))
+	failed("altered token", fetching(con, g.Name, vault.TokenOf(secret+"x"), handles[0]))
+	failed("token with a line", fetching(con, g.Name, vault.TokenOf(secret+"\n"), handles[0]))
 	failed("another's token", fetching(s.as("/contractor/other-org/w"), g.Name, token, handles[0]))
 	failed("not a contractor", fetching(cam, g.Name, token, handles[0]))
 	failed("unknown handle", fetching(con, g.Name, token, vault.Handle(vault.NewID()).String()))

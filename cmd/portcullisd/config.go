@@ -20,7 +20,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portcullis/portcullis/internal/imaging"
+	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault/breach"
+	"github.com/portcullis/portcullis/vault/release"
 )
 
 // config is what the daemon is told. Every setting can stand in the YAML file, in an
@@ -55,6 +57,14 @@ type config struct {
 		Keep  time.Duration `koanf:"keep"`
 		Every time.Duration `koanf:"every"`
 	} `koanf:"reconcile"`
+	Audit struct {
+		Origin    string        `koanf:"origin"`
+		Signer    string        `koanf:"signer"`
+		Key       string        `koanf:"key"`
+		MaxLag    time.Duration `koanf:"max_lag"`
+		Ship      string        `koanf:"ship"`
+		ShipEvery time.Duration `koanf:"ship_every"`
+	} `koanf:"audit"`
 	Log struct {
 		Level string `koanf:"level"`
 	} `koanf:"log"`
@@ -65,6 +75,7 @@ type config struct {
 	// Tests do not wait as long as a service does.
 	sweepEvery  time.Duration
 	markEvery   time.Duration
+	treeEvery   time.Duration
 	receiveTime time.Duration // 0: the server's own
 	seams       *seams        // nil outside of tests
 }
@@ -106,6 +117,18 @@ var settings = []setting{
 		def: breach.DefaultKeep, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Keep }},
 	{key: "reconcile.every", help: "how often the daemon reconciles, from 10m to 168h; it does at start, too",
 		def: 24 * time.Hour, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Every }},
+	{key: "audit.origin", help: "name of the audit log and of its key; <trust domain>/portcullis if empty", none: true,
+		at: func(c *config) any { return &c.Audit.Origin }},
+	{key: "audit.signer", help: "where the key is that signs the log's checkpoints: file or vault", def: signerFile, roles: []string{roleAdmin},
+		at: func(c *config) any { return &c.Audit.Signer }},
+	{key: "audit.key", help: "PEM file: that key, Ed25519, if the signer is file; portcullisd log-key --create makes it", path: true, none: true,
+		roles: []string{roleAdmin}, at: func(c *config) any { return &c.Audit.Key }},
+	{key: "audit.max_lag", help: "how far the log's tree may be behind the events while images are released, from 1s to 10m",
+		def: release.DefaultMaxLag, roles: []string{roleRelease}, at: func(c *config) any { return &c.Audit.MaxLag }},
+	{key: "audit.ship", help: "file that signed checkpoints are appended to: keep it where whoever writes to the database can not; none if empty", path: true, none: true,
+		roles: []string{roleAdmin}, at: func(c *config) any { return &c.Audit.Ship }},
+	{key: "audit.ship_every", help: "how often one is appended while the log grows, from 1s to 24h", def: tlog.DefaultShipEvery,
+		roles: []string{roleAdmin}, at: func(c *config) any { return &c.Audit.ShipEvery }},
 	{key: "log.level", help: "what the log tells: debug, info, warn or error, and what is graver", def: "info", at: func(c *config) any { return &c.Log.Level }},
 	{key: "metrics.listen", help: "address of the page of metrics, host:port, plain HTTP: keep it on loopback; none if empty", none: true,
 		at: func(c *config) any { return &c.Metrics.Listen }},
@@ -145,7 +168,7 @@ func defaultConfig() config {
 			reflect.ValueOf(s.at(&c)).Elem().Set(reflect.ValueOf(s.def))
 		}
 	}
-	c.sweepEvery, c.markEvery = sweepEvery, markEvery
+	c.sweepEvery, c.markEvery, c.treeEvery = sweepEvery, markEvery, tlog.DefaultEvery
 	return c
 }
 
@@ -248,6 +271,17 @@ func (c config) check() error {
 			errs = append(errs, fmt.Errorf("configuration: roles: there is no role %q; there are %s", r, strings.Join(allRoles, ",")))
 		}
 	}
+	if c.Audit.Signer != signerFile && c.Audit.Signer != signerVault {
+		errs = append(errs, fmt.Errorf("configuration: audit.signer is %q, and must be %s or %s", c.Audit.Signer, signerFile, signerVault))
+	}
+	if slices.Contains(c.roles(), roleAdmin) && c.Audit.Signer == signerFile && c.Audit.Key == "" {
+		errs = append(errs, fmt.Errorf("configuration: audit.key must name the file of the log's signing key (or %s, or --audit.key); portcullisd log-key --create makes it", envName("audit.key")))
+	}
+	if c.TrustDomain != "" {
+		if err := tlog.CheckOrigin(c.origin()); err != nil {
+			errs = append(errs, fmt.Errorf("configuration: audit.origin: %w", err))
+		}
+	}
 	if c.Images.MaxBytes < 1 || c.Images.MaxBytes > mostBytes {
 		errs = append(errs, fmt.Errorf("configuration: images.max_bytes must be from 1 to %d", mostBytes))
 	}
@@ -260,6 +294,8 @@ func (c config) check() error {
 		least, most time.Duration
 		text        string
 	}{
+		{"audit.max_lag", c.Audit.MaxLag, time.Second, 10 * time.Minute, "from 1s to 10m, such as 10s"},
+		{"audit.ship_every", c.Audit.ShipEvery, time.Second, 24 * time.Hour, "from 1s to 24h, such as 1m"},
 		{"reconcile.grace", c.Reconcile.Grace, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 1h"},
 		{"reconcile.keep", c.Reconcile.Keep, 24 * time.Hour, 365 * 24 * time.Hour, "from 24h to 8760h, such as 168h"},
 		{"reconcile.every", c.Reconcile.Every, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 24h"},

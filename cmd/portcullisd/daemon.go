@@ -19,6 +19,7 @@ import (
 	"github.com/portcullis/portcullis/internal/identity"
 	"github.com/portcullis/portcullis/internal/server"
 	"github.com/portcullis/portcullis/internal/store"
+	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
 	"github.com/portcullis/portcullis/vault/capture"
@@ -46,6 +47,9 @@ type daemon struct {
 	grants *grants.Service // nil without the grants and admin roles
 	breach *breach.Service // nil without the admin role
 	stock  *reconciling    // nil without the admin role
+	tree   *leading        // nil without the admin role
+
+	maxLag time.Duration // of the log's tree
 
 	measuring *measuring
 	parts     parts
@@ -91,9 +95,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	creds := identity.NewServer(files, cfg.TrustDomain, identity.Options{Refused: func(addr string, err error) {
 		log.Warn("connection refused", "address", addr, "error", err)
 	}})
-	d := &daemon{log: log, lis: lis, store: st, hc: hc, served: make(chan error, 1)}
+	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1)}
 	api := server.Config{
-		Facts: st, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
+		Facts: st, Tree: tlog.Reader{Ledger: treeLedger{st}}, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
 		Version: version(), Parts: d.partsNow, Checked: d.checked, MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
 	}
 	if err := d.offer(ctx, cfg, &api, files, creds, blobs); err != nil {
@@ -103,7 +107,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		return nil, errors.Join(err, lis.Close(), st.Close())
 	}
 	d.grpc, d.health = server.New(api)
-	d.setHealth(ctx, false, false) // until it has looked
+	d.setHealth(ctx, false, false, false) // until it has looked
 	limited := server.Limit(lis, server.MaxConnections, server.MaxConnectionsEach, log)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
@@ -115,6 +119,10 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		case <-time.After(firstLook):
 		case <-ctx.Done():
 		}
+	}
+	if d.tree != nil {
+		d.tree.catchUp(ctx, firstLook)
+		d.running.Go(func() { d.tree.Run(background) })
 	}
 	d.running.Go(func() { d.watchHealth(background) })
 	d.running.Go(func() { d.sweep(background, cfg.sweepEvery) })
@@ -143,7 +151,9 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 		return err
 	}
 	if has(roleRelease) {
-		api.Release = &release.Service{Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Authority: authority}
+		api.Release = &release.Service{
+			Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Authority: authority, MaxLag: cfg.Audit.MaxLag,
+		}
 	}
 	if has(roleCapture) {
 		api.Capture = &capture.Service{
@@ -171,6 +181,9 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 			every:      cfg.Reconcile.Every, log: d.log,
 		}
 		api.Breach, api.Stock = d.breach, d.stock.Reconciler
+		if err == nil {
+			d.tree, err = newLeading(ctx, cfg, d.hc, d.store, d.log)
+		}
 	}
 	return err
 }
@@ -206,7 +219,7 @@ func (d *daemon) Close() error {
 		d.stop()
 		d.running.Wait()
 		d.hc.Close()
-		d.closed = errors.Join(d.measuring.Close(), d.store.Close())
+		d.closed = errors.Join(d.measuring.Close(), d.tree.Close(), d.store.Close())
 	})
 	return d.closed
 }

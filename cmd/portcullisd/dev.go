@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/portcullis/portcullis/certs"
 	"github.com/portcullis/portcullis/internal/devvault"
 	"github.com/portcullis/portcullis/internal/hcvault/setup"
+	"github.com/portcullis/portcullis/internal/tlog"
 )
 
 // The identities of the development profiles.
@@ -111,6 +113,10 @@ func prepareDev(ctx context.Context, dir string, hc *devvault.Server) (config, e
 	if err != nil {
 		return cfg, err
 	}
+	cfg.Audit.Key, cfg.Audit.Ship = filepath.Join(dir, "log.key"), filepath.Join(dir, "checkpoints")
+	if err := tlog.MakeKeyFile(cfg.Audit.Key); err != nil && !errors.Is(err, fs.ErrExist) {
+		return cfg, err
+	}
 	authority, err := certs.Open(filepath.Join(dir, "certs"), devDomain)
 	if err != nil {
 		return cfg, err
@@ -133,6 +139,7 @@ type clientConfig struct {
 	Server         string                   `yaml:"server"`
 	ServerID       string                   `yaml:"server_id"`
 	Bundle         string                   `yaml:"bundle"`
+	LogKey         string                   `yaml:"log_key"`
 	DefaultProfile string                   `yaml:"default_profile,omitempty"`
 	Profiles       map[string]clientProfile `yaml:"profiles"`
 }
@@ -162,8 +169,12 @@ func lastAddress(dir string) string {
 // writeDevFiles writes the files of the daemon and of the command line, and examples of
 // what admins apply, which are left alone once they are there.
 func writeDevFiles(dir string, cfg config) error {
+	signer, err := tlog.LoadKeyFile(cfg.Audit.Key, cfg.origin())
+	if err != nil {
+		return err
+	}
 	client := clientConfig{
-		Server: cfg.Listen, ServerID: "spiffe://" + devDomain + "/portcullisd", Bundle: "certs/ca.pem",
+		Server: cfg.Listen, ServerID: "spiffe://" + devDomain + "/portcullisd", Bundle: "certs/ca.pem", LogKey: signer.Key(),
 		Profiles: map[string]clientProfile{},
 	}
 	for _, p := range devProfiles {

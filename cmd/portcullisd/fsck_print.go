@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault/breach"
 )
 
@@ -19,7 +20,15 @@ type orphanLine struct {
 	Name string `json:"name"`
 }
 
-func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.Report) error {
+// logLine is what was found of the log's tree, as JSON shows it.
+type logLine struct {
+	Size     int64    `json:"size"`
+	Kept     int      `json:"kept"` // checkpoints in audit.ship that it fits
+	Findings []string `json:"findings"`
+}
+
+func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.Report, tree tlog.Verified) error {
+	sound := rep.Sound() && len(tree.Findings) == 0
 	orphans := make([]orphanLine, 0, len(rep.Orphans))
 	for _, o := range rep.Orphans {
 		orphans = append(orphans, orphanLine{string(o.Kind), o.Name})
@@ -34,8 +43,9 @@ func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.
 			Sound   bool               `json:"sound"`
 			Repair  *breach.Reconciled `json:"repair,omitempty"`
 			Orphans []orphanLine       `json:"orphans"`
+			Log     logLine            `json:"log"`
 			*breach.Report
-		}{rep.Sound(), done, orphans, rep})
+		}{sound, done, orphans, logLine{tree.Checkpoint.Size, tree.Kept, append([]string{}, tree.Findings...)}, rep})
 	}
 	var b strings.Builder
 	if done != nil {
@@ -45,6 +55,7 @@ func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.
 	fmt.Fprintf(&b, "records: %d, of which %d active\n", rep.Records, rep.Active)
 	fmt.Fprintf(&b, "checked: %d ciphertexts by hash, %d keys at Vault, %d events\n", rep.Blobs, rep.Keys, rep.Events)
 	fmt.Fprintf(&b, "without a record: %d ciphertexts, %d keys; in quarantine: %d; keys of others: %d\n", rep.Keyless, rep.Blobless, rep.Aside, rep.Foreign)
+	fmt.Fprintf(&b, "log: a tree of %d events, which %d shipped checkpoints fit\n", tree.Checkpoint.Size, tree.Kept)
 	for i, o := range orphans {
 		if i == listed {
 			fmt.Fprintf(&b, "  and %d more (--output json lists them)\n", len(orphans)-i)
@@ -52,10 +63,13 @@ func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.
 		}
 		fmt.Fprintf(&b, "  %s %s\n", o.Kind, o.Name)
 	}
-	if rep.Sound() {
+	if sound {
 		b.WriteString("sound: all of it fits together\n")
 	} else {
 		b.WriteString("DAMAGED:\n")
+	}
+	for _, f := range tree.Findings {
+		fmt.Fprintf(&b, "  %-16s %s\n", "log", f)
 	}
 	shown := map[breach.Fault]int{}
 	for _, d := range rep.Damage {

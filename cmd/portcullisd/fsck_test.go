@@ -13,6 +13,7 @@ import (
 
 	"github.com/portcullis/portcullis/internal/blob"
 	"github.com/portcullis/portcullis/internal/store"
+	"github.com/portcullis/portcullis/internal/tlog"
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
@@ -37,7 +38,7 @@ func (s *service) fsck(o fsckOptions) (fsckReport, error) {
 		if (err == nil && !rep.Sound) || (errors.Is(err, errDamaged) && rep.Sound) {
 			s.t.Fatalf("sound is %v and the error %v", rep.Sound, err)
 		}
-		noError(s.t, printFsck(&table, "table", nil, &rep.Report))
+		noError(s.t, printFsck(&table, "table", nil, &rep.Report, tlog.Verified{}))
 		for f := range rep.Faults {
 			if !strings.Contains(table.String(), string(f)) {
 				s.t.Errorf("the table does not tell of %s:\n%s", f, &table)

@@ -190,7 +190,7 @@ func (s *service) activate(c *client.Client, grant string) vault.Token {
 	s.t.Helper()
 	got, err := c.Grants.ActivateGrant(s.t.Context(), &pb.ActivateGrantRequest{Name: grant})
 	noError(s.t, err)
-	return vault.Token(got.GrantToken)
+	return vault.TokenOf(got.GrantToken)
 }
 
 // handles lists all records of a grant.

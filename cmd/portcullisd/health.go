@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/portcullis/portcullis/internal/store"
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
 )
 
 const (
@@ -31,16 +34,17 @@ var needsVault = map[string]bool{
 func (d *daemon) watchHealth(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	vaultWas, storeWas := true, true
+	vaultWas, storeWas, logWas := true, true, true
 	for {
-		vaultErr, storeErr := d.look(ctx)
+		vaultErr, storeErr, logErr := d.look(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		vaultWas = d.changed("vault", vaultWas, vaultErr)
 		storeWas = d.changed("database", storeWas, storeErr)
-		d.setHealth(ctx, vaultErr == nil, storeErr == nil)
-		d.parts.looked(vaultErr, storeErr, time.Now())
+		logWas = d.changed("log", logWas, logErr)
+		d.setHealth(ctx, vaultErr == nil, storeErr == nil, logErr == nil)
+		d.parts.looked(vaultErr, storeErr, logErr, time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -49,17 +53,24 @@ func (d *daemon) watchHealth(ctx context.Context) {
 	}
 }
 
-// look asks Vault and the database, side by side: one that hangs must not hide the other.
-func (d *daemon) look(ctx context.Context) (vaultErr, storeErr error) {
+// look asks Vault and the database, side by side: one that hangs must not hide the other. The
+// log is away when its tree is too far behind, or can not be asked.
+func (d *daemon) look(ctx context.Context) (vaultErr, storeErr, logErr error) {
 	answered := make(chan error)
 	go func() { answered <- d.hc.Health(ctx) }()
 	within, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	storeErr = d.store.View(within, func(tx *store.Tx) error {
-		_, _, err := tx.Events(0, 1, nil)
+		lag, _, err := tx.LogLag()
+		if vault.KindOf(err) == vault.DataLoss {
+			logErr, err = err, nil
+		}
+		if d.measuring.Lag(lag); lag > d.maxLag {
+			logErr = fmt.Errorf("the tree is %s behind", lag.Round(time.Second))
+		}
 		return err
 	})
-	return <-answered, storeErr
+	return <-answered, storeErr, errors.Join(storeErr, logErr)
 }
 
 // changed logs that a part went away or came back, and says whether it is there.
@@ -74,9 +85,9 @@ func (d *daemon) changed(part string, was bool, err error) bool {
 }
 
 // setHealth says of each service that this process offers whether it can do its work. Release
-// can not while this node holds no lease, and while nobody has made sure that nothing was
-// restored.
-func (d *daemon) setHealth(ctx context.Context, vaultUp, storeUp bool) {
+// can not while this node holds no lease, while nobody has made sure that nothing was restored,
+// and while the log does not keep up.
+func (d *daemon) setHealth(ctx context.Context, vaultUp, storeUp, logUp bool) {
 	all := true
 	for name := range d.grpc.GetServiceInfo() {
 		if name == healthpb.Health_ServiceDesc.ServiceName {
@@ -84,7 +95,7 @@ func (d *daemon) setHealth(ctx context.Context, vaultUp, storeUp bool) {
 		}
 		up := storeUp && (vaultUp || !needsVault[name])
 		if name == pb.ReleaseService_ServiceDesc.ServiceName {
-			up = up && d.node.Leased() && d.checked(ctx) == nil
+			up = up && logUp && d.node.Leased() && d.checked(ctx) == nil
 		}
 		all = all && up
 		d.health.SetServingStatus(name, serving(up))

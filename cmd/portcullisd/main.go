@@ -41,7 +41,7 @@ HashiCorp Vault, and releases them only under grants that admins have signed.
 	}
 	root.SetOut(out)
 	root.SetErr(logs)
-	root.AddCommand(serveCommand(logs), configCommand(out), setupCommand(out), devCommand(out, logs), fsckCommand(out))
+	root.AddCommand(serveCommand(logs), configCommand(out), setupCommand(out), devCommand(out, logs), fsckCommand(out), logKeyCommand(out))
 	return root
 }
 

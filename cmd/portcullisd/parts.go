@@ -12,11 +12,11 @@ import (
 // why something is not served.
 type parts struct {
 	mu   sync.Mutex
-	last []server.Part // vault, database
+	last []server.Part // vault, database, log
 }
 
-// looked takes what a look at Vault and the database found.
-func (p *parts) looked(vaultErr, storeErr error, at time.Time) {
+// looked takes what a look at Vault, the database and the log found.
+func (p *parts) looked(vaultErr, storeErr, logErr error, at time.Time) {
 	state := func(err error) server.PartState {
 		switch {
 		case err == nil:
@@ -31,6 +31,7 @@ func (p *parts) looked(vaultErr, storeErr error, at time.Time) {
 	p.last = []server.Part{
 		{Name: "vault", State: state(vaultErr), Checked: at},
 		{Name: server.PartDatabase, State: state(storeErr), Checked: at},
+		{Name: "log", State: state(logErr), Checked: at},
 	}
 }
 

@@ -108,6 +108,7 @@ func fsckCommand(out io.Writer) *cobra.Command {
 keys that Vault lacks or that open although they are revoked, records without their event
 and events without their record. It opens no image. It exits with 1 when something is
 damaged. Ciphertext and keys that no record names are no damage: a crash leaves them.
+It also checks the log's tree against the events, and against the checkpoints in audit.ship.
 
 With --repair it does what is safe: it puts orphans older than --grace aside, reversibly,
 destroys those that were aside for --keep, takes back what a record names again, and has
@@ -190,13 +191,17 @@ func fsck(ctx context.Context, cfg config, o fsckOptions, out io.Writer) (err er
 	if err != nil {
 		return errors.Join(repair, err)
 	}
-	if err := printFsck(out, o.output, done, rep); err != nil {
+	tree, err := verifyTree(ctx, cfg, hc, st)
+	if err != nil {
+		return errors.Join(repair, err)
+	}
+	if err := printFsck(out, o.output, done, rep, tree); err != nil {
 		return errors.Join(repair, err)
 	}
 	if repair != nil {
 		return fmt.Errorf("repair: %w", repair)
 	}
-	if !rep.Sound() {
+	if !rep.Sound() || len(tree.Findings) > 0 {
 		return errDamaged
 	}
 	return nil

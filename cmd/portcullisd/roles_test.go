@@ -81,19 +81,36 @@ func TestRolesApart(t *testing.T) {
 	if got := s.past(token); got != 200 {
 		t.Fatalf("Vault answers %d to the live token", got)
 	}
-	received, ended := make(chan struct{}, images), make(chan error, 1)
+	received, revoked, ended := make(chan struct{}, images), make(chan struct{}), make(chan error, 1)
 	go func() {
+		n := 0
 		ended <- opening.Fetch(t.Context(), g.Name, token, handles, func(*pb.Image) error {
 			received <- struct{}{}
-			time.Sleep(20 * time.Millisecond)
+			if n++; n == 5 {
+				<-revoked // reads no more, so that a send is under way before long
+			}
 			return nil
 		})
 	}()
 	for range 5 {
 		<-received
 	}
+	audit := as(roleAdmin, auditor)
+	released := func() (n int, last int64) {
+		_, err := audit.Events(t.Context(), 0, []string{"record.released"}, func(e *pb.AuditEvent) error {
+			n, last = n+1, e.Index
+			return nil
+		})
+		noError(t, err)
+		return n, last
+	}
+	for before, now := -1, 0; before != now; time.Sleep(500 * time.Millisecond) {
+		before = now
+		now, _ = released()
+	}
 	done, err := as(roleAdmin, bob).Grants.RevokeGrant(t.Context(), &pb.RevokeGrantRequest{Name: g.Name})
 	noError(t, err)
+	close(revoked)
 	// The one that streams, and the workload's five others, in all four processes.
 	if b := done.Barrier; b.ConnectionsReset != 6 || b.SendsEnded != 1 || !b.VaultDone {
 		t.Errorf("the barrier across processes says %v", b)
@@ -101,11 +118,7 @@ func TestRolesApart(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the stream went on in the other process")
 	}
-	var last int64
-	audit := as(roleAdmin, auditor)
-	_, err = audit.Events(t.Context(), 0, []string{"record.released"}, func(e *pb.AuditEvent) error { last = e.Index; return nil })
-	noError(t, err)
-	if last > done.Barrier.EventIndex {
+	if _, last := released(); last > done.Barrier.EventIndex {
 		t.Errorf("a release has index %d, the revocation %d", last, done.Barrier.EventIndex)
 	}
 	t.Logf("across processes: %v, %d sends ended", done.Barrier.Waited.AsDuration(), done.Barrier.SendsEnded)

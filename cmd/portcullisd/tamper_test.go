@@ -124,7 +124,7 @@ func TestDatabaseEditedByHand(t *testing.T) {
 			refused(t, err, vault.ReasonGrantRevoked)
 			s.sql("UPDATE grants SET state = 'active', fence = 'written' WHERE id = $1", id(g))
 			again, _ := s.as(matcher).Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: g})
-			for _, open := range []vault.Token{token, vault.Token(again.GetGrantToken())} {
+			for _, open := range []vault.Token{token, vault.TokenOf(again.GetGrantToken())} {
 				if got := s.past(open); got == 200 {
 					t.Fatal("Vault opens under a grant that had ended")
 				}

@@ -106,6 +106,13 @@ func (p putter) Put(ctx context.Context, id vault.ID, sealed []byte) error {
 	return p.Dir.Put(ctx, id, sealed)
 }
 
+// put gives what was put under an ID.
+func (y *story) put(id vault.ID) vault.Digest {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.sealed[id]
+}
+
 func (y *story) service(s *store.Store, d *Dir) *capture.Service {
 	return &capture.Service{Ledger: ledger{s}, Keys: y, Blobs: putter{d, y}, Window: capture.DefaultWindow}
 }
@@ -162,7 +169,8 @@ func tell(t *testing.T, seed uint64, lives, each int, lazy sloth) *story {
 		t.Fatal(err)
 	}
 	y.begun = y.trace.Len()
-	dir := t.TempDir()
+	dir, remove := crashfs.Scratch(t)
+	defer remove()
 	path := filepath.Join(dir, "facts.db")
 	watch, stop := crashfs.Watch(dir, y.trace, "/db")
 	defer stop()
@@ -264,8 +272,9 @@ func (y *story) cutAll(t *testing.T, seed uint64, points int) (c tally, lost err
 	var tallies [cores]tally
 	var errs [cores]error
 	for i := range cores {
-		scratch := filepath.Join(t.TempDir(), "db")
-		all.Go(func() { tallies[i], errs[i] = y.cut(t, seed+uint64(i)<<32, (points+i)/cores, scratch) })
+		dir, remove := crashfs.Scratch(t)
+		defer remove()
+		all.Go(func() { tallies[i], errs[i] = y.cut(t, seed+uint64(i)<<32, (points+i)/cores, filepath.Join(dir, "db")) })
 	}
 	all.Wait()
 	c.fates = map[crashfs.Fate]int{}

@@ -38,10 +38,10 @@ type minted struct {
 func (g *Grants) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
 	name, err := alias(contractor, epoch)
 	if err != nil {
-		return "", "", err
+		return vault.Token{}, "", err
 	}
 	if ttl < time.Second || ttl > vault.MaxTTL {
-		return "", "", vault.InvalidField("ttl", "must be from 1s to %s", vault.MaxTTL)
+		return vault.Token{}, "", vault.InvalidField("ttl", "must be from 1s to %s", vault.MaxTTL)
 	}
 	life := fmt.Sprintf("%ds", int64(ttl/time.Second))
 	in := map[string]any{
@@ -57,21 +57,21 @@ func (g *Grants) Mint(ctx context.Context, grant vault.ID, contractor string, ep
 	err = g.session.do(ctx, http.MethodPost, "auth/token/create/"+TokenRole, in, &got)
 	var refused *transport.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusForbidden && refused.Says("entity alias is disabled") {
-		return "", "", vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled at Vault", contractor).
+		return vault.Token{}, "", vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled at Vault", contractor).
 			Because(fmt.Errorf("%s: %w", what, err))
 	}
 	if err != nil {
-		return "", "", translate(what, err)
+		return vault.Token{}, "", translate(what, err)
 	}
 	if err := got.check(fenceName(grant), ttl); err != nil {
 		// A Vault that was set up in another way must not give out more than was asked for.
 		if got.Auth.Accessor != "" {
 			err = errors.Join(err, g.RevokeToken(context.WithoutCancel(ctx), got.Auth.Accessor))
 		}
-		return "", "", vault.E(vault.Internal, vault.ReasonInternal, "Vault made another token than was asked for").
+		return vault.Token{}, "", vault.E(vault.Internal, vault.ReasonInternal, "Vault made another token than was asked for").
 			Because(fmt.Errorf("%s: %w", what, err))
 	}
-	return vault.Token(got.Auth.ClientToken), got.Auth.Accessor, nil
+	return vault.TokenOf(got.Auth.ClientToken), got.Auth.Accessor, nil
 }
 
 func (m minted) check(policy string, ttl time.Duration) error {

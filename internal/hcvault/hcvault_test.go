@@ -323,8 +323,8 @@ func TestUnwrapOfDamage(t *testing.T) {
 		t.Errorf("a data key of 16 bytes: %v", err)
 	}
 	h.opens(tok, k)
-	for _, tok := range []vault.Token{"", "junk", "hvs.junk", "a\nb", vault.Token(strings.Repeat("a", vault.MaxToken+1)), "ä"} {
-		h.refused(vault.ReasonKeyRefused, tok, k)
+	for _, secret := range []string{"", "junk", "hvs.junk", "a\nb", strings.Repeat("a", vault.MaxToken+1), "ä"} {
+		h.refused(vault.ReasonKeyRefused, vault.TokenOf(secret), k)
 	}
 }
 

@@ -194,7 +194,7 @@ func TestNothingIsRepeated(t *testing.T) {
 			}
 		}
 		// An error that quotes the token is cleaned.
-		_, err := s.Release().Unwrap(t.Context(), "tok-in-clear", "a.face.20190101."+vault.NewID().String(), "vault:v1:AAAA")
+		_, err := s.Release().Unwrap(t.Context(), vault.TokenOf("tok-in-clear"), "a.face.20190101."+vault.NewID().String(), "vault:v1:AAAA")
 		if err == nil || strings.Contains(err.Error(), "tok-in-clear") {
 			t.Errorf("status %d: %v", status, err)
 		}
@@ -222,7 +222,7 @@ func TestEnvironmentIsNotRead(t *testing.T) {
 		got = r.Header
 		w.WriteHeader(http.StatusForbidden)
 	})
-	_, err := dialTo(t, cfg).Release().Unwrap(t.Context(), "grant-token", k.name, k.wrapped)
+	_, err := dialTo(t, cfg).Release().Unwrap(t.Context(), vault.TokenOf("grant-token"), k.name, k.wrapped)
 	if vault.ReasonOf(err) != vault.ReasonKeyRefused {
 		t.Error(err)
 	}
@@ -238,7 +238,7 @@ func TestEnvironmentIsNotRead(t *testing.T) {
 	}
 	// Only the CA that was given is trusted, whatever VAULT_SKIP_VERIFY says.
 	cfg.CAFile = dev.CACert()
-	_, err = dialTo(t, cfg).Release().Unwrap(t.Context(), "grant-token", k.name, k.wrapped)
+	_, err = dialTo(t, cfg).Release().Unwrap(t.Context(), vault.TokenOf("grant-token"), k.name, k.wrapped)
 	if vault.KindOf(err) != vault.Unavailable || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("another CA: %v", err)
 	}
@@ -350,7 +350,7 @@ func TestRedirect(t *testing.T) {
 		http.Redirect(w, r, target+r.URL.Path, http.StatusTemporaryRedirect)
 	})
 	unwrap := func() error {
-		_, err := dialTo(t, cfg).Release().Unwrap(t.Context(), "tok", "a.face.20190101."+vault.NewID().String(), "vault:v1:AAAA")
+		_, err := dialTo(t, cfg).Release().Unwrap(t.Context(), vault.TokenOf("tok"), "a.face.20190101."+vault.NewID().String(), "vault:v1:AAAA")
 		return err
 	}
 	target = cfg.Addr // points to itself for ever

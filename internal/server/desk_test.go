@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/portcullis/portcullis/internal/tlog"
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
@@ -52,8 +53,8 @@ func (facts) Suspensions(context.Context, string, int) ([]vault.Suspension, erro
 	return nil, errReached
 }
 func (facts) Work(context.Context, int) (vault.Work, error) { return vault.Work{}, errReached }
-func (facts) Events(context.Context, int64, int, []string) ([]int64, [][]byte, int64, error) {
-	return nil, nil, 0, errReached
+func (facts) Events(context.Context, int64, int, []string) ([]int64, [][]byte, int64, int64, error) {
+	return nil, nil, 0, 0, errReached
 }
 
 // ledger is that of all services. Whatever they ask of the facts answers errReached, but that
@@ -152,6 +153,11 @@ type blobs struct{}
 func (blobs) Put(context.Context, vault.ID, []byte) error { return nil }
 func (blobs) Delete(context.Context, vault.ID) error      { return nil }
 
+// tree is where questions about the log's tree end.
+type tree struct{ tlog.Ledger }
+
+func (tree) View(context.Context, func(tlog.Tx) error) error { return errReached }
+
 func newDesk() *desk {
 	d := &desk{}
 	all := common{d}
@@ -162,7 +168,7 @@ func newDesk() *desk {
 		Grants:  &grants.Service{Ledger: ledger[grants.Tx]{grantsTx{common: all}}, Authority: authority, Log: log},
 		Release: &release.Service{Ledger: ledger[release.Tx]{releaseTx{common: all}}, Authority: authority},
 		Breach:  &breach.Service{Ledger: ledger[breach.Tx]{breachTx{common: all}}, Authority: authority, Log: log},
-		Facts:   facts{}, Log: log, Clock: func() time.Time { return fuzzNow }, MaxImage: 1 << 20,
+		Facts:   facts{}, Tree: tlog.Reader{Ledger: tree{}}, Log: log, Clock: func() time.Time { return fuzzNow }, MaxImage: 1 << 20,
 		Caller: func(context.Context) (vault.Caller, error) { return d.caller, nil },
 	}}
 	d.impl = map[string]any{

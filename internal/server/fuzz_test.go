@@ -69,6 +69,9 @@ func goodRequests(t testing.TB) map[string][]proto.Message {
 		"ListRecordKeys":            {&pb.ListRecordKeysRequest{Selection: window, PageSize: 5, PageToken: id}},
 		"GetDestructionCertificate": {&pb.GetDestructionCertificateRequest{Name: "decisions/" + id}},
 		"ListEvents":                {&pb.ListEventsRequest{StartIndex: 7, PageSize: 5, Types: []string{"record.released"}}},
+		"GetConsistencyProof":       {&pb.GetConsistencyProofRequest{FirstSize: 5, SecondSize: 7}},
+		"GetInclusionProof":         {&pb.GetInclusionProofRequest{Index: 5, Size: 7}},
+		"GetTile":                   {&pb.GetTileRequest{Level: 1, Index: 3, Width: 7}},
 		"SuspendCaller":             {&pb.SuspendCallerRequest{Caller: "spiffe://example.org/capture/north/3", Note: "stolen"}},
 		"ListSuspendedCallers":      {&pb.ListSuspendedCallersRequest{PageSize: 5, PageToken: "spiffe://example.org/admin/ann"}},
 		"ProposeDecision": {

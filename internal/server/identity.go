@@ -113,7 +113,7 @@ func (s *identityAPI) waiting(ctx context.Context, c vault.Caller, out *pb.GetSt
 			out.Work.OpenDecisions = append(out.Work.OpenDecisions, wire.Proposal(p, s.Clock()))
 		}
 	case vault.RoleAuditor:
-		_, _, size, err := s.Facts.Events(ctx, 0, 1, nil)
+		_, _, _, size, err := s.Facts.Events(ctx, 0, 1, nil)
 		if err != nil {
 			return err
 		}

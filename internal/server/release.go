@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -28,7 +29,7 @@ func (s *releaseAPI) shown(ctx context.Context, grant, token string) (c vault.Ca
 	if token == "" || len(token) > vault.MaxToken {
 		return c, id, t, vault.InvalidField("grant_token", "must have 1 to %d bytes", vault.MaxToken)
 	}
-	return c, id, vault.Token(token), nil
+	return c, id, vault.TokenOf(token), nil
 }
 
 // ListRecords gives a page of handles.
@@ -47,19 +48,19 @@ func (s *releaseAPI) ListRecords(ctx context.Context, req *pb.ListRecordsRequest
 			return nil, err
 		}
 	}
-	views, more, err := s.Release.List(ctx, c, t, id, after, n)
+	page, err := s.Release.List(ctx, c, t, id, after, n)
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListRecordsResponse{}
-	for _, v := range views {
+	out := &pb.ListRecordsResponse{Checkpoint: page.Checkpoint}
+	for _, v := range page.Views {
 		out.Records = append(out.Records, &pb.RecordView{
 			Handle: v.Handle.String(), Modality: wire.Modality(v.Modality), Site: v.Site,
 			CaptureDate: v.Day.Format("2006-01-02"),
 		})
 	}
-	if more {
-		out.NextPageToken = views[len(views)-1].Handle.String()
+	if page.More {
+		out.NextPageToken = page.Views[len(page.Views)-1].Handle.String()
 	}
 	return out, nil
 }
@@ -104,6 +105,7 @@ func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerS
 			return err
 		}
 	}
+	var told []byte // the checkpoint that was sent last
 	for _, h := range handles {
 		// Anew for each image: the caller's certificate may expire while the stream runs.
 		c, id, t, err := s.shown(ctx, req.Grant, req.GrantToken)
@@ -111,7 +113,13 @@ func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerS
 			return err
 		}
 		err = s.Release.Fetch(ctx, c, t, id, h, func(img vault.Image) error {
-			return stream.Send(&pb.FetchImagesResponse{Image: image(img)})
+			out := image(img)
+			if bytes.Equal(out.Checkpoint, told) {
+				out.Checkpoint = nil
+			} else {
+				told = out.Checkpoint
+			}
+			return stream.Send(&pb.FetchImagesResponse{Image: out})
 		})
 		if err != nil {
 			return err
@@ -123,6 +131,6 @@ func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerS
 func image(img vault.Image) *pb.Image {
 	return &pb.Image{
 		Handle: img.Handle.String(), Modality: wire.Modality(img.Modality), ContentType: img.ContentType,
-		Orientation: int32(img.Orientation), Data: img.Bytes,
+		Orientation: int32(img.Orientation), Data: img.Bytes, Checkpoint: img.Checkpoint,
 	}
 }

@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/portcullis/portcullis/internal/tlog"
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
@@ -41,8 +42,8 @@ type Facts interface {
 	// not empty, in one of the states if any are given.
 	Grants(ctx context.Context, contractor string, states []vault.GrantState, before vault.ID, most int) ([]vault.Grant, error)
 	// Events gives the log's entries from an index on, of the types given if any are, the
-	// index of each, and the size of the log.
-	Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, size int64, err error)
+	// index of each, where the next page begins, and the size of the log.
+	Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, next, size int64, err error)
 	// Work gives what waits for admins or for HashiCorp Vault, naming at most so many decisions.
 	Work(ctx context.Context, most int) (vault.Work, error)
 }
@@ -53,8 +54,9 @@ type Config struct {
 	Capture *capture.Service
 	Grants  *grants.Service // with Tokens: what contractors call; with Fences: what admins call
 	Release *release.Service
-	Breach  *breach.Service // audit comes with it
+	Breach  *breach.Service
 	Facts   Facts
+	Tree    tlog.Reader // of the log
 
 	Credentials credentials.TransportCredentials
 	// Caller tells who is calling, from the context of a call; it refuses a certificate
@@ -117,8 +119,8 @@ func New(cfg Config) (*grpc.Server, *Health) {
 	}
 	if cfg.Breach != nil {
 		pb.RegisterAdminServiceServer(early{s}, &adminAPI{api: a})
-		pb.RegisterAuditServiceServer(early{s}, &auditAPI{api: a})
 	}
+	pb.RegisterAuditServiceServer(early{s}, &auditAPI{api: a})
 	pb.RegisterIdentityServiceServer(early{s}, &identityAPI{api: a})
 	h := newHealth()
 	healthpb.RegisterHealthServer(early{s}, h)
@@ -156,7 +158,11 @@ var powers = map[string][]vault.Role{
 
 	pb.AdminService_GetDestructionCertificate_FullMethodName: {vault.RoleAdmin, vault.RoleAuditor},
 
-	pb.AuditService_ListEvents_FullMethodName: {vault.RoleAuditor},
+	pb.AuditService_ListEvents_FullMethodName:          {vault.RoleAuditor},
+	pb.AuditService_GetInclusionProof_FullMethodName:   {vault.RoleAuditor},
+	pb.AuditService_GetTile_FullMethodName:             {vault.RoleAuditor},
+	pb.AuditService_GetCheckpoint_FullMethodName:       {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
+	pb.AuditService_GetConsistencyProof_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
 
 	pb.IdentityService_WhoAmI_FullMethodName:    {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},
 	pb.IdentityService_GetStatus_FullMethodName: {vault.RoleCapture, vault.RoleContractor, vault.RoleAdmin, vault.RoleAuditor},

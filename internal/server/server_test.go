@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
 	"github.com/portcullis/portcullis/vault/capture"
@@ -54,6 +55,8 @@ func TestEveryMethodHasItsCallers(t *testing.T) {
 // TestNoCallerHasTwoHalves: whoever approves can not use, whoever uses can not approve, and
 // who stores can not read.
 func TestNoCallerHasTwoHalves(t *testing.T) {
+	// What lets everyone keep checkpoints of the log, and compare them.
+	open := map[string]bool{pb.AuditService_GetCheckpoint_FullMethodName: true, pb.AuditService_GetConsistencyProof_FullMethodName: true}
 	for m, roles := range powers {
 		has := func(r vault.Role) bool { return slices.Contains(roles, r) }
 		service := strings.Split(m, "/")[1]
@@ -61,7 +64,7 @@ func TestNoCallerHasTwoHalves(t *testing.T) {
 		case service == "portcullis.v1.ReleaseService" && (len(roles) != 1 || !has(vault.RoleContractor)),
 			service == "portcullis.v1.CaptureService" && (len(roles) != 1 || !has(vault.RoleCapture)),
 			service == "portcullis.v1.AdminService" && (has(vault.RoleContractor) || has(vault.RoleCapture)),
-			service == "portcullis.v1.AuditService" && (len(roles) != 1 || !has(vault.RoleAuditor)),
+			service == "portcullis.v1.AuditService" && (len(roles) != 1 || !has(vault.RoleAuditor)) && !open[m],
 			service == "portcullis.v1.GrantService" && has(vault.RoleCapture):
 			t.Errorf("%s may be called by %v", m, roles)
 		}

@@ -32,10 +32,12 @@ type sick struct {
 	taken map[string]int   // calls that failed, by what they were
 }
 
-func newSick(t *testing.T) *sick {
+// newSick gives a disk without a database. end must be called once the store is closed.
+func newSick(t *testing.T) (d *sick, end func()) {
 	t.Helper()
-	d := &sick{
-		dir: t.TempDir(), trace: crashfs.NewTrace(), rng: rand.New(rand.NewPCG(3, 4)),
+	dir, remove := crashfs.Scratch(t)
+	d = &sick{
+		dir: dir, trace: crashfs.NewTrace(), rng: rand.New(rand.NewPCG(3, 4)),
 		acked: map[string]int64{}, tried: map[string]bool{}, taken: map[string]int{},
 	}
 	if err := errors.Join(d.trace.Mkdir("/db"), d.trace.SyncDir("/")); err != nil {
@@ -43,9 +45,8 @@ func newSick(t *testing.T) *sick {
 	}
 	var stop func()
 	d.watch, stop = crashfs.Watch(d.dir, d.trace, "/db")
-	t.Cleanup(stop)
 	d.after = d.trace.Replay(d.rng)
-	return d
+	return d, func() { stop(); remove() }
 }
 
 func (d *sick) path() string { return filepath.Join(d.dir, "p.db") }
@@ -96,6 +97,17 @@ type sickness struct {
 	fault crashfs.Fault
 	of    func(crashfs.Call) bool
 	step  int // every how manieth call fails: each once with broken, and then some of many alike
+}
+
+// crashesEnv says that each call is to fail in every way that it can.
+const crashesEnv = "PORTCULLIS_CRASHES"
+
+// next gives the call that fails after call n.
+func (ill sickness) next(n int) int {
+	if os.Getenv(crashesEnv) != "" {
+		return n + 1
+	}
+	return n + ill.step
 }
 
 func anyOf(ops ...string) func(crashfs.Call) bool {
@@ -193,7 +205,8 @@ func (d *sick) cut(t *testing.T, when string, fate crashfs.Fate) {
 func TestEachDatabaseCallFails(t *testing.T) {
 	heard, acked, taken := 0, 0, map[string]int{}
 	for _, ill := range sicknesses {
-		d := newSick(t)
+		d, end := newSick(t)
+		defer end()
 		d.taken = taken
 		heard += d.eachCall(t, ill)
 		acked += len(d.acked)
@@ -218,7 +231,7 @@ func (d *sick) eachCall(t *testing.T, ill sickness) (heard int) {
 		t.Fatal(err)
 	}
 	d.ask(t, s, 1, 3)
-	for n := 0; ; n += ill.step {
+	for n := 0; ; n = ill.next(n) {
 		failed := d.nth(n, ill.of, ill.fault)
 		errs := d.ask(t, s, 1, 3, 1)
 		if err := s.View(context.Background(), func(tx *Tx) error { _, err := tx.Size(); return err }); err != nil {
@@ -269,50 +282,62 @@ func TestEachDatabaseCallOfOpenFails(t *testing.T) {
 			leave(t, left)
 		}
 		for _, ill := range sicknesses {
-			for n := 0; ; n += ill.step {
-				d := newSick(t)
-				if !fresh {
-					if err := os.CopyFS(d.dir, os.DirFS(left)); err != nil {
-						t.Fatal(err)
-					}
-				}
-				failed := d.nth(n, ill.of, ill.fault)
-				s, err := d.open()
-				d.watch.Fail(nil)
-				if *failed == "" {
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := s.Close(); err != nil {
-						t.Fatal(err)
-					}
+			for n := 0; ; n = ill.next(n) {
+				failed, said := ill.open(t, n, left)
+				if failed == "" {
 					break
 				}
-				when := fmt.Sprintf("%s: %s, call %d, fresh %t", ill.name, *failed, n, fresh)
-				taken[ill.name+": "+*failed]++
-				if err != nil {
+				taken[ill.name+": "+failed]++
+				if said {
 					heard++
-					if s, err = d.open(); err != nil {
-						t.Fatalf("%s: does not open again: %v", when, err)
-					}
-				}
-				if fresh {
-					d.ask(t, s, 1)
-					d.whole(t, s, when)
-					d.cut(t, when, crashfs.Dropped) // names, too
-				} else if n := len(checkLog(t, s)); n != 20 {
-					t.Errorf("%s: %d events, want 20", when, n)
-				}
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-				if t.Failed() {
-					t.Fatal(when)
 				}
 			}
 		}
 		report(t, taken, heard, 0)
 	}
+}
+
+// open opens a database, which is made if there is nothing left of one, while call n fails; and
+// says which one that was, if there was one, and whether Open said so.
+func (ill sickness) open(t *testing.T, n int, left string) (call string, heard bool) {
+	t.Helper()
+	d, end := newSick(t)
+	defer end()
+	if left != "" {
+		if err := os.CopyFS(d.dir, os.DirFS(left)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failed := d.nth(n, ill.of, ill.fault)
+	s, err := d.open()
+	d.watch.Fail(nil)
+	when := fmt.Sprintf("%s: %s, call %d, left %q", ill.name, *failed, n, left)
+	if heard = err != nil; heard {
+		if *failed == "" {
+			t.Fatal(err)
+		}
+		if s, err = d.open(); err != nil {
+			t.Fatalf("%s: does not open again: %v", when, err)
+		}
+	}
+	switch {
+	case *failed == "":
+	case left == "":
+		d.ask(t, s, 1)
+		d.whole(t, s, when)
+		d.cut(t, when, crashfs.Dropped) // names, too
+	default:
+		if n := len(checkLog(t, s)); n != 20 {
+			t.Errorf("%s: %d events, want 20", when, n)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Fatal(when)
+	}
+	return *failed, heard
 }
 
 // leave makes a database of 20 records whose log was not written back, as after a crash.

@@ -39,18 +39,23 @@ func (s *Store) Grants(ctx context.Context, contractor string, states []vault.Gr
 	return out, err
 }
 
-// Events gives the log's entries from an index on, in their order, of the given types only
-// if any are given: the index and the bytes of each, and the size of the log.
-func (s *Store) Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, size int64, err error) {
+// maxEventPage is about how many bytes of events a page has: far below the largest answer that
+// a client takes.
+const maxEventPage = 4 << 20
+
+// Events gives the log's entries from an index on, in their order, of the given types only if
+// any are given: the index and the bytes of each. next is where the following page begins,
+// size the size of the log: there may be more as long as next is below it.
+func (s *Store) Events(ctx context.Context, from int64, most int, types []string) (indexes []int64, bodies [][]byte, next, size int64, err error) {
 	err = s.View(ctx, func(t *Tx) error {
-		entries, n, err := t.Events(from, most, types)
+		entries, n, all, err := t.eventPage(from, most, maxEventPage, types)
 		for _, e := range entries {
 			indexes, bodies = append(indexes, e.Index), append(bodies, e.Body)
 		}
-		size = n
+		next, size = n, all
 		return err
 	})
-	return indexes, bodies, size, err
+	return indexes, bodies, next, size, err
 }
 
 // Record adds an event that tells of no change of state. It is durable on return.

@@ -431,7 +431,7 @@ func TestTheFilesHoldNoToken(t *testing.T) {
 	s := openFile(t, path, newClock())
 	g := someGrant(vault.GrantApproved)
 	addGrant(t, s, g)
-	token := vault.Token("hvs.CAESIH-a-token-of-a-grant")
+	token := vault.TokenOf("hvs.CAESIH-a-token-of-a-grant")
 	must(t, s, func(tx *Tx) error { return tx.SetGrantToken(g.Grant, token.Digest(), "accessor-of-the-token") })
 	if !token.Matches(grantOf(t, s, g.Grant).TokenDigest) {
 		t.Error("the digest kept is another's")

@@ -134,7 +134,7 @@ func checkLog(t *testing.T, s *Store) (records map[string]int64) {
 	records = map[string]int64{}
 	from, size := int64(0), int64(-1)
 	for size < 0 || from < size {
-		indexes, bodies, n, err := s.Events(t.Context(), from, 500, nil)
+		indexes, bodies, _, n, err := s.Events(t.Context(), from, 500, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,9 +32,6 @@ func (t *Tx) Leaves(from int64, most, bytes int) (out [][]byte, err error) {
 	return out, err
 }
 
-// errEnough ends a loop over rows.
-var errEnough = errors.New("enough")
-
 // SignedCheckpoint gives the newest checkpoint of the log, nil when there is none yet.
 func (t *Tx) SignedCheckpoint() (signed []byte, err error) {
 	_, err = t.get("SELECT checkpoint FROM log_tree WHERE one = 1", nil, &signed)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -114,8 +115,15 @@ type Entry struct {
 // Events gives entries from an index on, in their order, of the given types only if any are
 // given, and the size of the log.
 func (t *Tx) Events(from int64, most int, types []string) (out []Entry, size int64, err error) {
+	out, _, size, err = t.eventPage(from, most, math.MaxInt, types)
+	return out, size, err
+}
+
+// eventPage gives entries as Events does, but ends a page before it has more than so many bytes
+// (one entry is given in any case), and tells where the next one begins.
+func (t *Tx) eventPage(from int64, most, bytes int, types []string) (out []Entry, next, size int64, err error) {
 	if _, err := t.get("SELECT next FROM log_counter WHERE one = 1", nil, &size); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	args := []any{from, most}
 	only := ""
@@ -125,16 +133,31 @@ func (t *Tx) Events(from int64, most int, types []string) (out []Entry, size int
 			args = append(args, k)
 		}
 	}
+	cut := false
 	err = t.each("SELECT idx, body FROM events WHERE idx >= $1"+only+" ORDER BY idx LIMIT $2", args, func(scan func(...any) error) error {
 		var e Entry
 		if err := scan(&e.Index, &e.Body); err != nil {
 			return err
 		}
+		if bytes -= len(e.Body); bytes < 0 && len(out) > 0 {
+			cut = true
+			return errEnough
+		}
 		out = append(out, e)
 		return nil
 	})
-	return out, size, err
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	next = max(size, from)
+	if cut || len(out) == most && most > 0 {
+		next = out[len(out)-1].Index + 1
+	}
+	return out, next, size, err
 }
+
+// errEnough ends a loop over rows.
+var errEnough = errors.New("enough")
 
 // Standing refuses a suspended caller, and a contractor that is unknown or suspended.
 func (t *Tx) Standing(c vault.Caller) error {

@@ -283,7 +283,7 @@ func TestEventsAreKeptVerbatim(t *testing.T) {
 			return errors.Join(err, tx.Append(e))
 		})
 	}
-	indexes, bodies, size, err := s.Events(t.Context(), 0, 100, nil)
+	indexes, bodies, _, size, err := s.Events(t.Context(), 0, 100, nil)
 	if err != nil || size != 9 || len(bodies) != 9 {
 		t.Fatalf("%d of %d events, %v", len(bodies), size, err)
 	}
@@ -301,7 +301,7 @@ func TestEventsAreKeptVerbatim(t *testing.T) {
 		{3, 2, nil, "[3 4]"}, {8, 5, nil, "[8]"}, {9, 5, nil, "[]"}, {0, 0, nil, "[]"},
 		{0, 9, []string{"grant.refused"}, "[1 4 7]"}, {2, 2, []string{"record.released", "grant.refused"}, "[2 4]"}, {0, 9, []string{"none' OR 1=1 --"}, "[]"},
 	} {
-		indexes, _, size, err := s.Events(t.Context(), c.from, c.most, c.types)
+		indexes, _, _, size, err := s.Events(t.Context(), c.from, c.most, c.types)
 		if got := fmt.Sprint(indexes); err != nil || got != c.want || size != 9 {
 			t.Errorf("from %d, %d of %q: %s of %d, %v; want %s", c.from, c.most, c.types, got, size, err, c.want)
 		}

@@ -60,6 +60,7 @@ type Telemetry struct {
 	barriers, vaultCalls, commits        metric.Float64Histogram
 	batches                              metric.Int64Histogram
 	owed                                 metric.Int64Gauge
+	lag                                  metric.Float64Gauge
 }
 
 // New makes the instruments. Nothing is sent or served yet, except traces by what [Config] names.
@@ -101,7 +102,7 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 var seconds = []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 
 func (t *Telemetry) instruments(m metric.Meter) error {
-	var errs [10]error
+	var errs [11]error
 	t.refusals, errs[0] = m.Int64Counter("portcullis.refusals", metric.WithDescription("calls that failed, by reason and by the caller's role"))
 	t.releases, errs[1] = m.Int64Counter("portcullis.releases", metric.WithDescription("images handed to a connection"))
 	t.released, errs[2] = m.Int64Counter("portcullis.released", metric.WithUnit("By"), metric.WithDescription("bytes of the images handed to a connection"))
@@ -116,6 +117,7 @@ func (t *Telemetry) instruments(m metric.Meter) error {
 	t.batches, errs[8] = m.Int64Histogram("portcullis.commit.operations", metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128, 256),
 		metric.WithDescription("operations that shared one transaction"))
 	t.owed, errs[9] = m.Int64Gauge("portcullis.owed", metric.WithDescription("what Vault is still to be given: contractors to disable, keys and fences to change"))
+	t.lag, errs[10] = m.Float64Gauge("portcullis.log.lag", metric.WithUnit("s"), metric.WithDescription("how long the oldest event waits that is not in the log's tree"))
 	return errors.Join(errs[:]...)
 }
 
@@ -136,6 +138,9 @@ func (t *Telemetry) Committed(operations int, took time.Duration) {
 	t.batches.Record(context.Background(), int64(operations))
 	t.commits.Record(context.Background(), took.Seconds())
 }
+
+// Lag says how long the oldest event waits that is not in the log's tree.
+func (t *Telemetry) Lag(d time.Duration) { t.lag.Record(context.Background(), d.Seconds()) }
 
 // Owed says how many things of a kind Vault is still to be given.
 func (t *Telemetry) Owed(kind string, n int) {

@@ -161,13 +161,34 @@ func tail(f *os.File, end int64) (b []byte, from int64, err error) {
 	return b, from, nil
 }
 
-// Memory remembers the newest checkpoint that a program has seen, in a file. Its methods may
-// be called at once from many goroutines.
+// Memory remembers the newest checkpoint that a program has seen. Its methods may be called at
+// once from many goroutines.
 type Memory struct {
-	Path string
+	Path string // of the file that keeps it; as long as the program runs if it is empty
 	// Write replaces the file, durably.
 	Write func(path string, b []byte) error
-	mu    sync.Mutex
+
+	mu   sync.Mutex
+	last []byte // without a path
+}
+
+func (m *Memory) load() ([]byte, error) {
+	if m.Path == "" {
+		return m.last, nil
+	}
+	b, err := os.ReadFile(m.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+func (m *Memory) save(signed []byte) error {
+	if m.Path == "" {
+		m.last = signed
+		return nil
+	}
+	return m.Write(m.Path, signed)
 }
 
 // ErrRewritten is in the chain of errors that say that a log is not the one that it was.
@@ -185,12 +206,12 @@ func (m *Memory) Check(ctx context.Context, signed []byte, key note.Verifier, pr
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, err := os.ReadFile(m.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, m.Write(m.Path, signed)
-	}
+	before, err := m.load()
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("remembered checkpoint: %w", err)
+	}
+	if before == nil {
+		return c, m.save(signed)
 	}
 	old, err := Open(before, key)
 	if err != nil {
@@ -211,12 +232,15 @@ func (m *Memory) Check(ctx context.Context, signed []byte, key note.Verifier, pr
 		err = CheckConsistency(older, newer, proof)
 	}
 	if err != nil {
+		bad := fmt.Errorf("%w: a checkpoint of %d entries was seen before, now one of %d comes that does not fit it", ErrRewritten, old.Size, c.Size)
+		if m.Path == "" {
+			return Checkpoint{}, bad
+		}
 		kept := m.Path + ".conflict"
-		return Checkpoint{}, errors.Join(fmt.Errorf("%w: a checkpoint of %d entries was seen before, now one of %d comes that does not fit it; both are kept: %s and %s",
-			ErrRewritten, old.Size, c.Size, m.Path, kept), m.Write(kept, signed))
+		return Checkpoint{}, errors.Join(fmt.Errorf("%w; both are kept: %s and %s", bad, m.Path, kept), m.Write(kept, signed))
 	}
 	if c.Size > old.Size {
-		return c, m.Write(m.Path, signed)
+		return c, m.save(signed)
 	}
 	return c, nil
 }

@@ -48,6 +48,12 @@ type Config struct {
 	Key         string // PEM file
 	Bundle      string // PEM file: the authorities of the trust domain
 
+	// LogKey is the key of the service's audit log, as the operator gives it: with it each
+	// checkpoint that comes with an answer is checked, and compared with the one before, which
+	// the file LogMemory keeps (only within this client when it is empty).
+	LogKey    string
+	LogMemory string
+
 	// Timeout ends one attempt of a call that may be repeated, and a stream of images that
 	// brings none for so long. 150 s when 0.
 	Timeout time.Duration
@@ -80,6 +86,7 @@ type Client struct {
 	Identity pb.IdentityServiceClient
 
 	cfg  Config
+	log  *logWatch // nil without a key of the log
 	conn *grpc.ClientConn
 }
 
@@ -97,6 +104,10 @@ func Dial(cfg Config) (*Client, error) {
 
 func open(cfg Config, target string, creds credentials.TransportCredentials, more ...grpc.DialOption) (*Client, error) {
 	cfg = cfg.withDefaults()
+	log, err := cfg.logWatch()
+	if err != nil {
+		return nil, err
+	}
 	// grpc's own waits between connections grow to two minutes, which is long for a lane.
 	between := backoff.Config{BaseDelay: firstWait, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second}
 	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
@@ -115,7 +126,7 @@ func open(cfg Config, target string, creds credentials.TransportCredentials, mor
 	return &Client{
 		Capture: pb.NewCaptureServiceClient(conn), Grants: pb.NewGrantServiceClient(conn), Release: pb.NewReleaseServiceClient(conn),
 		Admin: pb.NewAdminServiceClient(conn), Audit: pb.NewAuditServiceClient(conn), Identity: pb.NewIdentityServiceClient(conn),
-		cfg: cfg, conn: conn,
+		cfg: cfg, log: log, conn: conn,
 	}, nil
 }
 

@@ -35,6 +35,9 @@ func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each 
 		if err != nil {
 			return err
 		}
+		if err := c.seen(ctx, got.Checkpoint); err != nil {
+			return err
+		}
 		for _, r := range got.Records {
 			if _, err := vault.ParseHandle("handle", r.GetHandle()); err != nil {
 				return wrong("a record without a handle: %v", err)
@@ -129,6 +132,9 @@ func (c *Client) Fetch(ctx context.Context, grant string, t vault.Token, handles
 // that was listed and that the grant covers. What fails a check is DataLoss, and is not
 // given to each.
 //
+// With [Config].LogKey the newest checkpoint of the audit log that came is checked once for
+// each call for up to 500 images; ErrLogRewritten then ends the fetch.
+//
 // When the connection is lost, the service is busy or away, or no image comes for
 // [Config].Timeout, it asks again for the images that have not come, until [Config].Patience
 // ends. An image that was on its way then leaves twice: it costs no quota, and both are
@@ -144,7 +150,17 @@ func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token,
 	w := newWaits(c.cfg.Patience)
 	for len(handles) > 0 {
 		ask := handles[:min(fetchBatch, len(handles))]
-		got, local, err := c.fetchBatch(ctx, grant, t, ask, e, each)
+		var checkpoint []byte
+		got, local, err := c.fetchBatch(ctx, grant, t, ask, e, func(img *pb.Image) error {
+			if img.Checkpoint != nil {
+				checkpoint = img.Checkpoint
+			}
+			return each(img)
+		})
+		// Also after an error: a service that has rewritten its log must not hide it so.
+		if bad := c.seen(ctx, checkpoint); bad != nil && ctx.Err() == nil {
+			return errors.Join(bad, err)
+		}
 		handles = handles[got:]
 		if got > 0 {
 			w.progress()

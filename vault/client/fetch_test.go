@@ -60,7 +60,7 @@ func TestFetchGoesOn(t *testing.T) {
 			set(f)
 			want := handles(12)
 			var got []string
-			err := c.Fetch(t.Context(), someGrant, "token", want, func(i *pb.Image) error {
+			err := c.Fetch(t.Context(), someGrant, vault.TokenOf("token"), want, func(i *pb.Image) error {
 				got = append(got, i.Handle)
 				return nil
 			})
@@ -91,25 +91,25 @@ func TestFetchGivesUp(t *testing.T) {
 		return nil
 	}
 	got := 0
-	err := c.Fetch(t.Context(), someGrant, "token", handles(4), func(*pb.Image) error { got++; return nil })
+	err := c.Fetch(t.Context(), someGrant, vault.TokenOf("token"), handles(4), func(*pb.Image) error { got++; return nil })
 	if vault.KindOf(err) != vault.Unavailable || got != 2 || len(f.asks) < 2 {
 		t.Errorf("%v after %d images and %d calls", err, got, len(f.asks))
 	}
 
 	f, c = serve(t, Config{})
 	f.send = func(int, *pb.Image) error { return status.Error(codes.PermissionDenied, "revoked") }
-	err = c.Fetch(t.Context(), someGrant, "token", handles(4), func(*pb.Image) error { t.Error("an image"); return nil })
+	err = c.Fetch(t.Context(), someGrant, vault.TokenOf("token"), handles(4), func(*pb.Image) error { t.Error("an image"); return nil })
 	if vault.KindOf(err) != vault.Denied || len(f.asks) != 1 {
 		t.Errorf("%v after %d calls", err, len(f.asks))
 	}
 
 	f, c = serve(t, Config{})
 	full := errors.New("the disk is full")
-	err = c.Fetch(t.Context(), someGrant, "token", handles(4), func(*pb.Image) error { return full })
+	err = c.Fetch(t.Context(), someGrant, vault.TokenOf("token"), handles(4), func(*pb.Image) error { return full })
 	if !errors.Is(err, full) || len(f.asks) != 1 {
 		t.Errorf("%v after %d calls", err, len(f.asks))
 	}
-	err = c.Fetch(t.Context(), someGrant, "token", append(handles(2), handles(1)...), func(*pb.Image) error { return nil })
+	err = c.Fetch(t.Context(), someGrant, vault.TokenOf("token"), append(handles(2), handles(1)...), func(*pb.Image) error { return nil })
 	if vault.KindOf(err) != vault.Invalid {
 		t.Errorf("a handle named twice: %v", err)
 	}
@@ -149,18 +149,18 @@ func TestFetchTrustsNothing(t *testing.T) {
 			return nil
 		}
 		got := 0
-		err := cl.FetchExpected(t.Context(), someGrant, "token", want, c.expect, func(*pb.Image) error { got++; return nil })
+		err := cl.FetchExpected(t.Context(), someGrant, vault.TokenOf("token"), want, c.expect, func(*pb.Image) error { got++; return nil })
 		if vault.KindOf(err) != vault.DataLoss || got != 1 || len(f.asks) != 1 {
 			t.Errorf("%s: %v after %d images, %d calls", name, err, got, len(f.asks))
 		}
 	}
 	f, cl := serve(t, Config{})
-	if err := cl.FetchExpected(t.Context(), someGrant, "token", want, expect, func(*pb.Image) error { return nil }); err != nil {
+	if err := cl.FetchExpected(t.Context(), someGrant, vault.TokenOf("token"), want, expect, func(*pb.Image) error { return nil }); err != nil {
 		t.Error(err)
 	}
 	for _, n := range []int{2, 4} {
 		f.answer = handles(n)
-		err := cl.Fetch(t.Context(), someGrant, "token", want, func(*pb.Image) error { return nil })
+		err := cl.Fetch(t.Context(), someGrant, vault.TokenOf("token"), want, func(*pb.Image) error { return nil })
 		if vault.KindOf(err) != vault.DataLoss {
 			t.Errorf("%d images for 3 that were asked for: %v", n, err)
 		}
@@ -183,7 +183,7 @@ func TestRecordsTrustsNothing(t *testing.T) {
 	}
 	list := func(p ...*pb.ListRecordsResponse) error {
 		pages = p
-		return c.Records(t.Context(), someGrant, "token", e.CheckView)
+		return c.Records(t.Context(), someGrant, vault.TokenOf("token"), e.CheckView)
 	}
 	h := handles(2)
 	one := func(v *pb.RecordView, next string) *pb.ListRecordsResponse {

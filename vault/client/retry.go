@@ -37,21 +37,25 @@ const (
 //
 // After one of these has failed, look at the grant or decision, or give the command again.
 var repeatable = map[string]bool{
-	pb.CaptureService_StoreImage_FullMethodName:      true, // request_id
-	pb.GrantService_RequestGrant_FullMethodName:      true, // request_id
-	pb.GrantService_GetGrant_FullMethodName:          true,
-	pb.GrantService_ListGrants_FullMethodName:        true,
-	pb.GrantService_RevokeGrant_FullMethodName:       true, // ended is ended; the barrier is held again
-	pb.GrantService_RetireGrant_FullMethodName:       true,
-	pb.ReleaseService_ListRecords_FullMethodName:     true,
-	pb.ReleaseService_FetchImage_FullMethodName:      true, // the same image again costs no quota
-	pb.AdminService_ProposeDecision_FullMethodName:   true, // gives the decision that is open
-	pb.AdminService_ListPurposes_FullMethodName:      true,
-	pb.AdminService_ListContractors_FullMethodName:   true,
-	pb.AdminService_SuspendContractor_FullMethodName: true,
-	pb.AdminService_ListRecordKeys_FullMethodName:    true,
-	pb.AuditService_ListEvents_FullMethodName:        true,
-	pb.IdentityService_WhoAmI_FullMethodName:         true,
+	pb.CaptureService_StoreImage_FullMethodName:        true, // request_id
+	pb.GrantService_RequestGrant_FullMethodName:        true, // request_id
+	pb.GrantService_GetGrant_FullMethodName:            true,
+	pb.GrantService_ListGrants_FullMethodName:          true,
+	pb.GrantService_RevokeGrant_FullMethodName:         true, // ended is ended; the barrier is held again
+	pb.GrantService_RetireGrant_FullMethodName:         true,
+	pb.ReleaseService_ListRecords_FullMethodName:       true,
+	pb.ReleaseService_FetchImage_FullMethodName:        true, // the same image again costs no quota
+	pb.AdminService_ProposeDecision_FullMethodName:     true, // gives the decision that is open
+	pb.AdminService_ListPurposes_FullMethodName:        true,
+	pb.AdminService_ListContractors_FullMethodName:     true,
+	pb.AdminService_SuspendContractor_FullMethodName:   true,
+	pb.AdminService_ListRecordKeys_FullMethodName:      true,
+	pb.AuditService_ListEvents_FullMethodName:          true,
+	pb.AuditService_GetCheckpoint_FullMethodName:       true,
+	pb.AuditService_GetConsistencyProof_FullMethodName: true,
+	pb.AuditService_GetInclusionProof_FullMethodName:   true,
+	pb.AuditService_GetTile_FullMethodName:             true,
+	pb.IdentityService_WhoAmI_FullMethodName:           true,
 }
 
 // patience is how long this one call is repeated.

@@ -55,14 +55,55 @@ func (d TokenDir) private() error {
 // Keep keeps the newest token of a grant. It is durable on return; after an error, and after
 // a crash at any instant, the one before is there whole.
 func (d TokenDir) Keep(grant vault.ID, t vault.Token) error {
-	if err := d.write(grant, []byte(t.Reveal()+"\n")); err != nil {
+	if err := replaceFile(d.Path(grant), []byte(t.Reveal()+"\n")); err != nil {
 		return fmt.Errorf("keep the grant token: %w", err)
 	}
 	return nil
 }
 
-func (d TokenDir) write(grant vault.ID, b []byte) (err error) {
-	f, err := os.CreateTemp(string(d), ".new-*") // of mode 0600
+// Load gives the token that is kept for a grant. The error is fs.ErrNotExist when there is
+// none, and [ErrExposed] when its file is no regular one of mode 0600 or less, in a folder of
+// mode 0700 or less: what others could have read or set is not used.
+func (d TokenDir) Load(grant vault.ID) (vault.Token, error) {
+	path := d.Path(grant)
+	named, err := os.Lstat(path)
+	if err != nil {
+		return vault.Token{}, fmt.Errorf("grant token: %w", err)
+	}
+	if err := d.private(); err != nil {
+		return vault.Token{}, err
+	}
+	if !named.Mode().IsRegular() || named.Mode().Perm()&0o077 != 0 {
+		return vault.Token{}, fmt.Errorf("grant token %s has mode %s: %w", path, named.Mode(), ErrExposed)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return vault.Token{}, fmt.Errorf("grant token: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, vault.MaxToken+2))
+	if err != nil {
+		return vault.Token{}, fmt.Errorf("grant token: %w", err)
+	}
+	t := bytes.TrimSpace(b)
+	if len(t) == 0 || len(t) > vault.MaxToken {
+		return vault.Token{}, fmt.Errorf("grant token %s holds no token of 1 to %d bytes", path, vault.MaxToken)
+	}
+	return vault.TokenOf(string(t)), nil
+}
+
+// Forget removes the token of a grant that has ended. It is no error if there is none.
+func (d TokenDir) Forget(grant vault.ID) error {
+	if err := os.Remove(d.Path(grant)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the grant token: %w", err)
+	}
+	return nil
+}
+
+// replaceFile makes path hold exactly b, readable by its owner alone, or leaves it as it was.
+// It is durable on return.
+func replaceFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // of mode 0600
 	if err != nil {
 		return err
 	}
@@ -81,51 +122,12 @@ func (d TokenDir) write(grant vault.ID, b []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), d.Path(grant)); err != nil {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	folder, err := os.Open(string(d))
+	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	return errors.Join(folder.Sync(), folder.Close())
-}
-
-// Load gives the token that is kept for a grant. The error is fs.ErrNotExist when there is
-// none, and [ErrExposed] when its file is no regular one of mode 0600 or less, in a folder of
-// mode 0700 or less: what others could have read or set is not used.
-func (d TokenDir) Load(grant vault.ID) (vault.Token, error) {
-	path := d.Path(grant)
-	named, err := os.Lstat(path)
-	if err != nil {
-		return "", fmt.Errorf("grant token: %w", err)
-	}
-	if err := d.private(); err != nil {
-		return "", err
-	}
-	if !named.Mode().IsRegular() || named.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("grant token %s has mode %s: %w", path, named.Mode(), ErrExposed)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("grant token: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, vault.MaxToken+2))
-	if err != nil {
-		return "", fmt.Errorf("grant token: %w", err)
-	}
-	t := bytes.TrimSpace(b)
-	if len(t) == 0 || len(t) > vault.MaxToken {
-		return "", fmt.Errorf("grant token %s holds no token of 1 to %d bytes", path, vault.MaxToken)
-	}
-	return vault.Token(t), nil
-}
-
-// Forget removes the token of a grant that has ended. It is no error if there is none.
-func (d TokenDir) Forget(grant vault.ID) error {
-	if err := os.Remove(d.Path(grant)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the grant token: %w", err)
-	}
-	return nil
 }

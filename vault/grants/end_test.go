@@ -54,7 +54,7 @@ func TestMintFails(t *testing.T) {
 	_, token, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
 	s.Refused(err, vault.Unavailable, vault.ReasonVaultUnavailable)
 	s.state(g, vault.GrantApproved, vault.FenceWritten)
-	if token != "" || s.count(g, vault.EventGrantActivated) != 0 {
+	if !token.IsZero() || s.count(g, vault.EventGrantActivated) != 0 {
 		t.Error("it is activated")
 	}
 	_, token, err = s.Grants.Activate(t.Context(), s.acme, g.Grant)
@@ -68,7 +68,7 @@ func TestCommitFailsAfterMint(t *testing.T) {
 	s.Grants.Tokens = afterMint{s.Grants.Tokens, func() { s.Store.Close() }}
 	_, token, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
 	s.Refused(err, vault.Unavailable, vault.ReasonShuttingDown)
-	if token != "" || len(s.minted) != 1 || s.Vault.Calls("RevokeToken") != 1 {
+	if !token.IsZero() || len(s.minted) != 1 || s.Vault.Calls("RevokeToken") != 1 {
 		t.Errorf("%d tokens minted, %d revoked", len(s.minted), s.Vault.Calls("RevokeToken"))
 	}
 	s.shut()
@@ -170,8 +170,8 @@ func TestEndedMeanwhile(t *testing.T) {
 					}
 				}}
 				_, token, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
-				if token != "" || vault.ReasonOf(err) != c.reason {
-					t.Errorf("a token: %v; %v", token != "", err)
+				if !token.IsZero() || vault.ReasonOf(err) != c.reason {
+					t.Errorf("a token: %v; %v", !token.IsZero(), err)
 				}
 				if len(s.minted) != 1 || s.count(g, vault.EventGrantActivated) != 0 {
 					t.Error("nothing was minted, or it is activated")
@@ -290,7 +290,7 @@ func TestRevivedRow(t *testing.T) {
 		t.Errorf("the sweep: %v; want Vault's refusal", err)
 	}
 	_, token, err := s.Grants.Activate(t.Context(), s.acme, g.Grant)
-	if err == nil || token != "" {
+	if err == nil || !token.IsZero() {
 		t.Error("it is activated")
 	}
 	s.SQL("UPDATE grants SET fence = 'written'")

@@ -350,22 +350,22 @@ func (s *Service) Deny(ctx context.Context, c vault.Caller, id vault.ID, note st
 func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g vault.Grant, t vault.Token, err error) {
 	g, err = s.check(ctx, c, id)
 	if err != nil {
-		return g, "", err
+		return g, vault.Token{}, err
 	}
 	if err := s.fenced(ctx, id); err != nil {
-		return g, "", err
+		return g, vault.Token{}, err
 	}
 	var now time.Time
 	if err := s.Ledger.View(ctx, func(tx Tx) error { now = tx.Now(); return nil }); err != nil {
-		return g, "", err
+		return g, vault.Token{}, err
 	}
 	ttl := g.Ends.Sub(now).Truncate(time.Second)
 	if ttl < time.Second {
-		return g, "", vault.E(vault.State, vault.ReasonGrantExpired, "grant %s ended at %s", id, vault.FormatTime(g.Ends))
+		return g, vault.Token{}, vault.E(vault.State, vault.ReasonGrantExpired, "grant %s ended at %s", id, vault.FormatTime(g.Ends))
 	}
 	t, accessor, err := s.Tokens.Mint(ctx, id, g.Contractor, g.Epoch, ttl)
 	if err != nil {
-		return g, "", err
+		return g, vault.Token{}, err
 	}
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
@@ -384,13 +384,13 @@ func (s *Service) Activate(ctx context.Context, c vault.Caller, id vault.ID) (g 
 	})
 	if err != nil {
 		// The token was given to nobody. Should this fail too, the fence's removal ends it.
-		return g, "", errors.Join(err, s.Tokens.RevokeToken(context.WithoutCancel(ctx), accessor))
+		return g, vault.Token{}, errors.Join(err, s.Tokens.RevokeToken(context.WithoutCancel(ctx), accessor))
 	}
 	// An earlier token is not honoured here any more. Until Vault has ended it too, nothing
 	// is given out; the grantee activates again.
 	err = s.endTokens(context.WithoutCancel(ctx), id)
 	if err := errors.Join(refused, err); err != nil {
-		return g, "", err
+		return g, vault.Token{}, err
 	}
 	return g, t, nil
 }

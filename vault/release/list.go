@@ -29,15 +29,22 @@ type View struct {
 	Day      time.Time // of capture, midnight UTC
 }
 
+// Page is a part of a listing.
+type Page struct {
+	Views      []View
+	More       bool   // it is not the last
+	Checkpoint []byte // the newest of the log, signed
+}
+
 // List gives a page of the records that the grant covers, in the order of their handles, which
 // tells nothing and is another in each grant, from the first after the handle given (the zero
-// handle begins). more tells that the page is not the last. Records that come into the scope
+// handle begins). Records that come into the scope
 // while a listing is under way may be left out of it.
 //
 // The page is read beside the one writer of the database, which is asked for the event alone.
-func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (views []View, more bool, err error) {
+func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (page Page, err error) {
 	if most < 0 || most > MaxPage {
-		return nil, false, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
+		return Page{}, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
 	}
 	if most == 0 {
 		most = MaxPage
@@ -49,13 +56,16 @@ func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant
 		return nil
 	})
 	if err == nil && unread == nil {
-		views, more, err = s.listings.of(grant).page(ctx, s.Ledger, g, after, most)
+		page.Views, page.More, err = s.listings.of(grant).page(ctx, s.Ledger, g, after, most)
 	}
 	if err != nil {
-		return nil, false, err
+		return Page{}, err
 	}
 	var refused error
 	_, err = s.Ledger.Update(ctx, func(tx Tx) error {
+		if page.Checkpoint, err = s.keepsUp(tx); err != nil {
+			return err
+		}
 		if refused = unread; refused != nil {
 			return refuse(tx, c, grant, refused)
 		}
@@ -64,13 +74,13 @@ func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant
 			return refuse(tx, c, grant, err)
 		}
 		e := vault.NewEvent(vault.EventRecordsListed, c, tx.Now())
-		e.Grant, e.Contractor, e.Count = grant.String(), g.Contractor, int64(len(views))
+		e.Grant, e.Contractor, e.Count = grant.String(), g.Contractor, int64(len(page.Views))
 		return tx.Append(e)
 	})
 	if err := errors.Join(err, refused); err != nil {
-		return nil, false, err
+		return Page{}, err
 	}
-	return views, more, nil
+	return page, nil
 }
 
 // listings keeps the order of listings under way, so that only the first page of one costs

@@ -31,7 +31,7 @@ func TestStrangers(t *testing.T) {
 	check("another workload", s.ask(s.Caller("contractor/acme/other"), s.token, s.grant.Grant, h), vault.NotFound, vault.ReasonGrantUnknown)
 	check("no such grant", s.ask(s.acme, s.token, vault.NewID(), h), vault.NotFound, vault.ReasonGrantUnknown)
 	check("another token", s.ask(s.acme, token, s.grant.Grant, h), vault.Denied, vault.ReasonGrantToken)
-	check("no token", s.ask(s.acme, "", s.grant.Grant, h), vault.Denied, vault.ReasonGrantToken)
+	check("no token", s.ask(s.acme, vault.Token{}, s.grant.Grant, h), vault.Denied, vault.ReasonGrantToken)
 	check("another grant's handle", s.ask(beta, token, other.Grant, h), vault.NotFound, vault.ReasonHandleUnknown)
 	check("the record's own ID", s.ask(s.acme, s.token, s.grant.Grant, vault.Handle(s.records[0].ID)), vault.NotFound, vault.ReasonHandleUnknown)
 	// A handle made with the grant's own key opens nothing outside the scope.
@@ -117,7 +117,7 @@ func TestTamperedGrant(t *testing.T) {
 			}
 			s.SQL("UPDATE grants SET "+column+" = ?", value)
 			s.refused(s.records[0], vault.Denied, vault.ReasonGrantTampered)
-			_, _, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 0)
+			_, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 0)
 			s.Refused(err, vault.Denied, vault.ReasonGrantTampered)
 		})
 	}
@@ -250,9 +250,10 @@ func TestList(t *testing.T) {
 	var views []release.View
 	var after vault.Handle
 	for more := true; more; {
-		var page []release.View
-		page, more, err = s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, after, 7)
+		got, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, after, 7)
 		s.NoError(err)
+		page := got.Views
+		more = got.More
 		if len(page) == 0 || len(page) > 7 || (more && len(page) != 7) {
 			t.Fatalf("a page of %d, more: %v", len(page), more)
 		}
@@ -287,10 +288,10 @@ func TestList(t *testing.T) {
 		t.Error("they come in an order of time")
 	}
 	for _, most := range []int{-1, release.MaxPage + 1} {
-		_, _, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, most)
+		_, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, most)
 		s.Refused(err, vault.Invalid, vault.ReasonInvalidField)
 	}
-	_, _, err = s.Release.List(t.Context(), s.Caller("contractor/acme/other"), s.token, s.grant.Grant, vault.Handle{}, 0)
+	_, err = s.Release.List(t.Context(), s.Caller("contractor/acme/other"), s.token, s.grant.Grant, vault.Handle{}, 0)
 	s.Refused(err, vault.NotFound, vault.ReasonGrantUnknown)
 	if e := s.Last(); e.Type != vault.EventReleaseRefused || e.Reason != vault.ReasonGrantUnknown {
 		t.Errorf("the log ends in %+v", e)

@@ -52,6 +52,9 @@ type Tx interface {
 	// CountRelease counts a record against its grant's quota, once however often it
 	// leaves: QUOTA_EXCEEDED if the quota does not allow one more.
 	CountRelease(grant, record vault.ID) (refetch bool, err error)
+	// LogLag says how long the oldest event that is not in the log's tree has been waiting, and
+	// gives the newest signed checkpoint, nil when there is none.
+	LogLag() (lag time.Duration, checkpoint []byte, err error)
 	Append(e vault.Event) error
 }
 
@@ -64,6 +67,10 @@ type Ledger interface {
 	View(ctx context.Context, fn func(Tx) error) error
 }
 
+// DefaultMaxLag is how far the log's tree may be behind while images leave: far longer than
+// the fraction of a second that a healthy one needs.
+const DefaultMaxLag = 10 * time.Second
+
 // openTimeout bounds the time between a release's authorization and its entering the gate.
 const openTimeout = 30 * time.Second
 
@@ -74,6 +81,8 @@ type Service struct {
 	Blobs     Blobs
 	Gate      Gate
 	Authority func() vault.Authority
+	// MaxLag is how far the log's tree may be behind the events for images to be released.
+	MaxLag time.Duration
 
 	proved   proofs
 	listings listings
@@ -105,6 +114,10 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 	var rel vault.Release
 	var refused error
 	index, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		checkpoint, err := s.keepsUp(tx)
+		if err != nil {
+			return err
+		}
 		g, err := s.grant(tx, c, t, grant)
 		if err == nil {
 			rel, err = s.admit(tx, c, g, h)
@@ -112,12 +125,26 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 		if refused = err; err != nil {
 			return refuse(tx, c, grant, err)
 		}
+		rel.Checkpoint = checkpoint
 		e := vault.NewEvent(vault.EventRecordReleased, c, tx.Now())
 		e.Grant, e.Contractor, e.Record, e.Refetch = grant.String(), g.Contractor, rel.Record.ID.String(), rel.Refetch
 		return tx.Append(e)
 	})
 	rel.Index = index
 	return rel, errors.Join(err, refused)
+}
+
+// keepsUp refuses when the log's tree does not keep up with the events: what leaves then could
+// be rewritten without a trace. It gives the newest checkpoint.
+func (s *Service) keepsUp(tx Tx) (checkpoint []byte, err error) {
+	lag, checkpoint, err := tx.LogLag()
+	if err != nil {
+		return nil, err
+	}
+	if lag > s.MaxLag {
+		return nil, vault.E(vault.Unavailable, vault.ReasonLogBehind, "the log's tree is %s behind, so nothing is released", lag.Round(time.Second))
+	}
+	return checkpoint, nil
 }
 
 // grant gives the grant if it is the caller's, may be used now, and is what its approvers
@@ -238,7 +265,7 @@ func (s *Service) open(ctx context.Context, t vault.Token, rel vault.Release) (v
 	if err != nil {
 		return vault.Image{}, fmt.Errorf("open: %w", err)
 	}
-	return vault.Image{Modality: r.Modality, ContentType: r.ContentType, Orientation: r.Orientation, Bytes: image}, nil
+	return vault.Image{Modality: r.Modality, ContentType: r.ContentType, Orientation: r.Orientation, Bytes: image, Checkpoint: rel.Checkpoint}, nil
 }
 
 // unsent takes a release back in the log.

@@ -50,8 +50,8 @@ func (b bench) mint(grant vault.ID, contractor string, epoch int, ttl time.Durat
 	if err != nil {
 		b.t.Fatalf("mint: %v", err)
 	}
-	if token == "" || len(token) > vault.MaxToken || accessor == "" || accessor == token.Reveal() {
-		b.t.Fatalf("a token of %d bytes, an accessor of %d", len(token), len(accessor))
+	if secret := token.Reveal(); secret == "" || len(secret) > vault.MaxToken || accessor == "" || accessor == secret {
+		b.t.Fatalf("a token of %d bytes, an accessor of %d", len(secret), len(accessor))
 	}
 	return token, accessor
 }

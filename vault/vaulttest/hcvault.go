@@ -166,7 +166,7 @@ func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, e
 			return minted{}, vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled in epoch %d", contractor, epoch)
 		}
 		v.entities[e] = false
-		m := minted{vault.Token("hvs." + base64.RawURLEncoding.EncodeToString(random(69))), base64.RawURLEncoding.EncodeToString(random(18))}
+		m := minted{vault.TokenOf("hvs." + base64.RawURLEncoding.EncodeToString(random(69))), base64.RawURLEncoding.EncodeToString(random(18))}
 		v.tokens[m.accessor] = grantToken{secret: m.token, grant: grant, entity: e, ends: v.clock().Add(ttl)}
 		return m, nil
 	})

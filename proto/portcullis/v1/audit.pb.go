@@ -21,6 +21,391 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type GetCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{0}
+}
+
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A signed note: origin, size and root on a line each, an empty line, signatures.
+	Checkpoint    []byte `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetCheckpointResponse) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type GetConsistencyProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 0 to second_size.
+	FirstSize int64 `protobuf:"varint,1,opt,name=first_size,json=firstSize,proto3" json:"first_size,omitempty"`
+	// At most the newest checkpoint's size.
+	SecondSize    int64 `protobuf:"varint,2,opt,name=second_size,json=secondSize,proto3" json:"second_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConsistencyProofRequest) Reset() {
+	*x = GetConsistencyProofRequest{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConsistencyProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConsistencyProofRequest) ProtoMessage() {}
+
+func (x *GetConsistencyProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConsistencyProofRequest.ProtoReflect.Descriptor instead.
+func (*GetConsistencyProofRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetConsistencyProofRequest) GetFirstSize() int64 {
+	if x != nil {
+		return x.FirstSize
+	}
+	return 0
+}
+
+func (x *GetConsistencyProofRequest) GetSecondSize() int64 {
+	if x != nil {
+		return x.SecondSize
+	}
+	return 0
+}
+
+type GetConsistencyProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes each; none when first_size is 0 or second_size.
+	Hashes        [][]byte `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConsistencyProofResponse) Reset() {
+	*x = GetConsistencyProofResponse{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConsistencyProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConsistencyProofResponse) ProtoMessage() {}
+
+func (x *GetConsistencyProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConsistencyProofResponse.ProtoReflect.Descriptor instead.
+func (*GetConsistencyProofResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetConsistencyProofResponse) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+type GetInclusionProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index int64                  `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// More than index, at most the newest checkpoint's size.
+	Size          int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetInclusionProofRequest) Reset() {
+	*x = GetInclusionProofRequest{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetInclusionProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetInclusionProofRequest) ProtoMessage() {}
+
+func (x *GetInclusionProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetInclusionProofRequest.ProtoReflect.Descriptor instead.
+func (*GetInclusionProofRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetInclusionProofRequest) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GetInclusionProofRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type GetInclusionProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes each, from the leaf up.
+	Hashes        [][]byte `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetInclusionProofResponse) Reset() {
+	*x = GetInclusionProofResponse{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetInclusionProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetInclusionProofResponse) ProtoMessage() {}
+
+func (x *GetInclusionProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetInclusionProofResponse.ProtoReflect.Descriptor instead.
+func (*GetInclusionProofResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetInclusionProofResponse) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+type GetTileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 for the hashes of the events, 1 for the roots of 256 of those, and so on.
+	Level int32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	Index int64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	// How many hashes, from 1 to 256, of the tile's first.
+	Width         int32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTileRequest) Reset() {
+	*x = GetTileRequest{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTileRequest) ProtoMessage() {}
+
+func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTileRequest.ProtoReflect.Descriptor instead.
+func (*GetTileRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetTileRequest) GetLevel() int32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *GetTileRequest) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GetTileRequest) GetWidth() int32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+type GetTileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes for each hash.
+	Hashes        []byte `protobuf:"bytes,1,opt,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTileResponse) Reset() {
+	*x = GetTileResponse{}
+	mi := &file_portcullis_v1_audit_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTileResponse) ProtoMessage() {}
+
+func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_audit_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTileResponse.ProtoReflect.Descriptor instead.
+func (*GetTileResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetTileResponse) GetHashes() []byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first index to give; indexes begin at 0.
@@ -35,7 +420,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_portcullis_v1_audit_proto_msgTypes[0]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +432,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_audit_proto_msgTypes[0]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +445,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{0}
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListEventsRequest) GetStartIndex() int64 {
@@ -96,7 +481,7 @@ type AuditEvent struct {
 
 func (x *AuditEvent) Reset() {
 	*x = AuditEvent{}
-	mi := &file_portcullis_v1_audit_proto_msgTypes[1]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -108,7 +493,7 @@ func (x *AuditEvent) String() string {
 func (*AuditEvent) ProtoMessage() {}
 
 func (x *AuditEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_audit_proto_msgTypes[1]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -121,7 +506,7 @@ func (x *AuditEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
 func (*AuditEvent) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{1}
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AuditEvent) GetIndex() int64 {
@@ -143,7 +528,7 @@ type ListEventsResponse struct {
 	Events []*AuditEvent          `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The start_index of the next page; the log's size when there is none yet.
 	NextIndex int64 `protobuf:"varint,2,opt,name=next_index,json=nextIndex,proto3" json:"next_index,omitempty"`
-	// More events matched than this page holds.
+	// There may be more.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -151,7 +536,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_portcullis_v1_audit_proto_msgTypes[2]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -163,7 +548,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_audit_proto_msgTypes[2]
+	mi := &file_portcullis_v1_audit_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -176,7 +561,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{2}
+	return file_portcullis_v1_audit_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListEventsResponse) GetEvents() []*AuditEvent {
@@ -204,7 +589,30 @@ var File_portcullis_v1_audit_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/audit.proto\x12\rportcullis.v1\"g\n" +
+	"\x19portcullis/v1/audit.proto\x12\rportcullis.v1\"\x16\n" +
+	"\x14GetCheckpointRequest\"7\n" +
+	"\x15GetCheckpointResponse\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\"\\\n" +
+	"\x1aGetConsistencyProofRequest\x12\x1d\n" +
+	"\n" +
+	"first_size\x18\x01 \x01(\x03R\tfirstSize\x12\x1f\n" +
+	"\vsecond_size\x18\x02 \x01(\x03R\n" +
+	"secondSize\"5\n" +
+	"\x1bGetConsistencyProofResponse\x12\x16\n" +
+	"\x06hashes\x18\x01 \x03(\fR\x06hashes\"D\n" +
+	"\x18GetInclusionProofRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x03R\x05index\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\"3\n" +
+	"\x19GetInclusionProofResponse\x12\x16\n" +
+	"\x06hashes\x18\x01 \x03(\fR\x06hashes\"R\n" +
+	"\x0eGetTileRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\x05R\x05level\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x03R\x05index\x12\x14\n" +
+	"\x05width\x18\x03 \x01(\x05R\x05width\")\n" +
+	"\x0fGetTileResponse\x12\x16\n" +
+	"\x06hashes\x18\x01 \x01(\fR\x06hashes\"g\n" +
 	"\x11ListEventsRequest\x12\x1f\n" +
 	"\vstart_index\x18\x01 \x01(\x03R\n" +
 	"startIndex\x12\x1b\n" +
@@ -218,10 +626,14 @@ const file_portcullis_v1_audit_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x19.portcullis.v1.AuditEventR\x06events\x12\x1d\n" +
 	"\n" +
 	"next_index\x18\x02 \x01(\x03R\tnextIndex\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more2a\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more2\xdd\x03\n" +
 	"\fAuditService\x12Q\n" +
 	"\n" +
-	"ListEvents\x12 .portcullis.v1.ListEventsRequest\x1a!.portcullis.v1.ListEventsResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
+	"ListEvents\x12 .portcullis.v1.ListEventsRequest\x1a!.portcullis.v1.ListEventsResponse\x12Z\n" +
+	"\rGetCheckpoint\x12#.portcullis.v1.GetCheckpointRequest\x1a$.portcullis.v1.GetCheckpointResponse\x12l\n" +
+	"\x13GetConsistencyProof\x12).portcullis.v1.GetConsistencyProofRequest\x1a*.portcullis.v1.GetConsistencyProofResponse\x12f\n" +
+	"\x11GetInclusionProof\x12'.portcullis.v1.GetInclusionProofRequest\x1a(.portcullis.v1.GetInclusionProofResponse\x12H\n" +
+	"\aGetTile\x12\x1d.portcullis.v1.GetTileRequest\x1a\x1e.portcullis.v1.GetTileResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
 
 var (
 	file_portcullis_v1_audit_proto_rawDescOnce sync.Once
@@ -235,21 +647,37 @@ func file_portcullis_v1_audit_proto_rawDescGZIP() []byte {
 	return file_portcullis_v1_audit_proto_rawDescData
 }
 
-var file_portcullis_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_portcullis_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_portcullis_v1_audit_proto_goTypes = []any{
-	(*ListEventsRequest)(nil),  // 0: portcullis.v1.ListEventsRequest
-	(*AuditEvent)(nil),         // 1: portcullis.v1.AuditEvent
-	(*ListEventsResponse)(nil), // 2: portcullis.v1.ListEventsResponse
+	(*GetCheckpointRequest)(nil),        // 0: portcullis.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil),       // 1: portcullis.v1.GetCheckpointResponse
+	(*GetConsistencyProofRequest)(nil),  // 2: portcullis.v1.GetConsistencyProofRequest
+	(*GetConsistencyProofResponse)(nil), // 3: portcullis.v1.GetConsistencyProofResponse
+	(*GetInclusionProofRequest)(nil),    // 4: portcullis.v1.GetInclusionProofRequest
+	(*GetInclusionProofResponse)(nil),   // 5: portcullis.v1.GetInclusionProofResponse
+	(*GetTileRequest)(nil),              // 6: portcullis.v1.GetTileRequest
+	(*GetTileResponse)(nil),             // 7: portcullis.v1.GetTileResponse
+	(*ListEventsRequest)(nil),           // 8: portcullis.v1.ListEventsRequest
+	(*AuditEvent)(nil),                  // 9: portcullis.v1.AuditEvent
+	(*ListEventsResponse)(nil),          // 10: portcullis.v1.ListEventsResponse
 }
 var file_portcullis_v1_audit_proto_depIdxs = []int32{
-	1, // 0: portcullis.v1.ListEventsResponse.events:type_name -> portcullis.v1.AuditEvent
-	0, // 1: portcullis.v1.AuditService.ListEvents:input_type -> portcullis.v1.ListEventsRequest
-	2, // 2: portcullis.v1.AuditService.ListEvents:output_type -> portcullis.v1.ListEventsResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	9,  // 0: portcullis.v1.ListEventsResponse.events:type_name -> portcullis.v1.AuditEvent
+	8,  // 1: portcullis.v1.AuditService.ListEvents:input_type -> portcullis.v1.ListEventsRequest
+	0,  // 2: portcullis.v1.AuditService.GetCheckpoint:input_type -> portcullis.v1.GetCheckpointRequest
+	2,  // 3: portcullis.v1.AuditService.GetConsistencyProof:input_type -> portcullis.v1.GetConsistencyProofRequest
+	4,  // 4: portcullis.v1.AuditService.GetInclusionProof:input_type -> portcullis.v1.GetInclusionProofRequest
+	6,  // 5: portcullis.v1.AuditService.GetTile:input_type -> portcullis.v1.GetTileRequest
+	10, // 6: portcullis.v1.AuditService.ListEvents:output_type -> portcullis.v1.ListEventsResponse
+	1,  // 7: portcullis.v1.AuditService.GetCheckpoint:output_type -> portcullis.v1.GetCheckpointResponse
+	3,  // 8: portcullis.v1.AuditService.GetConsistencyProof:output_type -> portcullis.v1.GetConsistencyProofResponse
+	5,  // 9: portcullis.v1.AuditService.GetInclusionProof:output_type -> portcullis.v1.GetInclusionProofResponse
+	7,  // 10: portcullis.v1.AuditService.GetTile:output_type -> portcullis.v1.GetTileResponse
+	6,  // [6:11] is the sub-list for method output_type
+	1,  // [1:6] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_audit_proto_init() }
@@ -263,7 +691,7 @@ func file_portcullis_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_audit_proto_rawDesc), len(file_portcullis_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

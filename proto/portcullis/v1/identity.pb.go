@@ -238,7 +238,7 @@ func (x *WhoAmIResponse) GetVersion() string {
 // Part is something that the service stands on.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "vault" is HashiCorp Vault; "database"; "lease" is this node's, without which it releases
+	// "vault" is HashiCorp Vault; "database"; "log" is up while its tree keeps up; "lease" is this node's, without which it releases
 	// nothing. More may come.
 	Name  string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	State Part_State `protobuf:"varint,2,opt,name=state,proto3,enum=portcullis.v1.Part_State" json:"state,omitempty"`

@@ -100,8 +100,12 @@ type Image struct {
 	// image/jpeg or image/png.
 	ContentType string `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	// How to turn the picture for showing, 1 to 8 as in EXIF; 1 is upright.
-	Orientation   int32  `protobuf:"varint,4,opt,name=orientation,proto3" json:"orientation,omitempty"`
-	Data          []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	Orientation int32  `protobuf:"varint,4,opt,name=orientation,proto3" json:"orientation,omitempty"`
+	Data        []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// The newest signed checkpoint of the audit log when the image was released, to be kept: it
+	// shows later whether the log was rewritten. In a stream only where it is another one than
+	// with the image before.
+	Checkpoint    []byte `protobuf:"bytes,6,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,6 +171,13 @@ func (x *Image) GetOrientation() int32 {
 func (x *Image) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+func (x *Image) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
 	}
 	return nil
 }
@@ -245,6 +256,8 @@ type ListRecordsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Records       []*RecordView          `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The newest signed checkpoint of the audit log.
+	Checkpoint    []byte `protobuf:"bytes,3,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +304,13 @@ func (x *ListRecordsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListRecordsResponse) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
 }
 
 type FetchImageRequest struct {
@@ -512,23 +532,29 @@ const file_portcullis_v1_release_proto_rawDesc = "" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x123\n" +
 	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12\x12\n" +
 	"\x04site\x18\x03 \x01(\tR\x04site\x12!\n" +
-	"\fcapture_date\x18\x04 \x01(\tR\vcaptureDate\"\xb2\x01\n" +
+	"\fcapture_date\x18\x04 \x01(\tR\vcaptureDate\"\xd2\x01\n" +
 	"\x05Image\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x123\n" +
 	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12!\n" +
 	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\x12 \n" +
 	"\vorientation\x18\x04 \x01(\x05R\vorientation\x12\x17\n" +
-	"\x04data\x18\x05 \x01(\fB\x03\x80\x01\x01R\x04data\"\x8c\x01\n" +
+	"\x04data\x18\x05 \x01(\fB\x03\x80\x01\x01R\x04data\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x06 \x01(\fR\n" +
+	"checkpoint\"\x8c\x01\n" +
 	"\x12ListRecordsRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12$\n" +
 	"\vgrant_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +
 	"grantToken\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"r\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x92\x01\n" +
 	"\x13ListRecordsResponse\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.portcullis.v1.RecordViewR\arecords\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x03 \x01(\fR\n" +
+	"checkpoint\"g\n" +
 	"\x11FetchImageRequest\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12$\n" +
 	"\vgrant_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +

@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,6 +132,7 @@ func (h *House) open() {
 	}
 	h.Release = &release.Service{
 		Ledger: ledger[release.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Authority: h.Authority,
+		MaxLag: math.MaxInt64, // nobody makes the tree grow
 	}
 	h.Breach = &breach.Service{
 		Ledger: ledger[breach.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Disarm: h.Grants,
@@ -282,7 +284,7 @@ func (h *House) Events(types ...vault.EventType) (out []Logged) {
 	for i, t := range types {
 		names[i] = string(t)
 	}
-	indexes, bodies, _, err := h.Store.Events(context.Background(), 0, 1_000_000, names)
+	indexes, bodies, _, _, err := h.Store.Events(context.Background(), 0, 1_000_000, names)
 	h.NoError(err)
 	for i, b := range bodies {
 		e, err := vault.DecodeEvent(b)
