@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strings"
 )
 
 // TilePath gives where a tile lies in an export: C2SP tlog-tiles. Width is the number of
@@ -58,6 +57,3 @@ func SplitBundle(bundle []byte) (entries [][]byte, err error) {
 	}
 	return entries, nil
 }
-
-// isPartial says whether a name in a directory of tiles is that of a folder of partial ones.
-func isPartial(name string) bool { return strings.HasSuffix(name, ".p") }
