@@ -50,6 +50,17 @@ const (
 	EventKeyMissing          EventType = "key.missing"         // was to be restored, and Vault does not have it: it stays revoked
 )
 
+// EventTypes are all types of events.
+var EventTypes = []EventType{
+	EventCallRefused, EventRecordStored, EventDecisionProposed, EventDecisionSigned, EventDecisionRefused,
+	EventPurposeApplied, EventContractorApplied, EventContractorSuspended, EventCallerSuspended,
+	EventCallerReinstated, EventGrantRequested, EventGrantRefused, EventGrantSigned, EventGrantApproved,
+	EventGrantDenied, EventGrantActivated, EventGrantRetired, EventGrantRevoked, EventGrantExpired,
+	EventRecordsListed, EventRecordReleased, EventReleaseUnsent, EventReleaseRefused, EventKeysRevoked,
+	EventKeysRestored, EventKeysDestroying, EventKeyDestroyed, EventVaultCaughtUp, EventOrphansQuarantined,
+	EventOrphansReturned, EventOrphansDestroyed, EventRestoreUndone, EventVaultRestored, EventKeyMissing,
+}
+
 // EventVersion is the version of the events' form.
 const EventVersion = 1
 

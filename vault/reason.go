@@ -19,6 +19,8 @@ const (
 	ReasonLogBehind Reason = "LOG_BEHIND"
 	// ReasonLogRolledBack: the database's log is shorter than it was, or another. Restore the newest database.
 	ReasonLogRolledBack Reason = "LOG_ROLLED_BACK"
+	// ReasonOtherDatabase: HashiCorp Vault belongs to another database than the service's. Is store.path right? docs/operations.md says how to adopt a new one.
+	ReasonOtherDatabase Reason = "OTHER_DATABASE"
 	// ReasonVaultUnchecked: nobody has made sure lately that neither Vault nor the database was restored from a copy, so nothing is released. Try again; a process with the admin role must run.
 	ReasonVaultUnchecked Reason = "VAULT_UNCHECKED"
 	// ReasonReconciling: a reconcile is under way already. Try again once it is done.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,10 @@ type run struct {
 	stored  []atomic.Int64
 	days    []time.Time // by size
 
-	rows []row
+	rows     []row
+	logCosts []row // fetch with the log by fetch without it, as of raw
+	logSize  int   // events that are exported
+	logBytes int64 // of an export
 }
 
 // bench makes a run and prints what came of it. It leaves nothing behind: no process and
@@ -84,7 +88,15 @@ func bench(ctx context.Context, o options, out, progress io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, r.probe.close()) }()
-	if err := r.measure(ctx); err != nil {
+	log, err := openLog(ctx, r.service.Store.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.close()) }()
+	if err := r.measure(ctx, log); err != nil {
+		return err
+	}
+	if err := r.measureLog(ctx, log, dir); err != nil {
 		return err
 	}
 	if err := r.report(out, facts); err != nil {
@@ -110,13 +122,13 @@ func remove(dir string) (err error) {
 
 // measure plays all loads. Raw and service take turns, so that what else the machine does
 // meanwhile burdens both.
-func (r *run) measure(ctx context.Context) error {
+func (r *run) measure(ctx context.Context, log *auditLog) error {
 	for n, size := range r.sizes {
 		at := r.days[n]
 		for _, clients := range r.clients {
-			err := r.turns(ctx, "raw_vault_wrap", "store", clients, size,
-				r.service.wrapRaw(at), r.service.storeImages(r.images[n], at, &r.stored[n]),
-				func() error { return r.probe.run(ctx, clients, r.images[n][0], size, at) })
+			err := r.turns(ctx, clients, size, func() error { return r.probe.run(ctx, clients, r.images[n][0], size, at) },
+				side{name: "raw_vault_wrap", work: r.service.wrapRaw(at)},
+				side{name: "store", work: r.service.storeImages(r.images[n], at, &r.stored[n])})
 			if err != nil {
 				return err
 			}
@@ -139,9 +151,11 @@ func (r *run) measure(ctx context.Context) error {
 			return err
 		}
 		for _, clients := range r.clients {
-			err := r.turns(ctx, "raw_vault_unwrap", "fetch", clients, size,
-				r.service.unwrapRaw(records, clients), r.service.fetchImages(handles[n], clients, size),
-				func() error { return nil })
+			fetch := r.service.fetchImages(handles[n], clients, size)
+			err := r.turns(ctx, clients, size, func() error { return nil },
+				side{name: "raw_vault_unwrap", work: r.service.unwrapRaw(records, clients)},
+				side{name: "fetch", work: fetch},
+				side{name: "fetch_without_log", work: fetch, before: log.pause, after: log.resume, most: mostPaused})
 			if err != nil {
 				return err
 			}
@@ -169,27 +183,33 @@ func (r *run) fill(ctx context.Context, pool int) error {
 	return nil
 }
 
-// turns measures a raw and a service load by turns and adds their rows.
-func (r *run) turns(ctx context.Context, rawName, name string, clients, size int, raw, service load, between func() error) error {
-	var rawRounds, rounds []result
-	fmt.Fprintf(r.say, "%3.0f s: %s and %s by turns, clients: %d, %d KiB\n",
-		time.Since(r.began).Seconds(), rawName, name, clients, size>>10)
-	for range r.rounds {
-		for _, side := range []struct {
-			name string
-			work load
-			into *[]result
-		}{{rawName, raw, &rawRounds}, {name, service, &rounds}} {
-			var edges []usage
-			latencies, err := play(ctx, clients, r.window, func() { edges = append(edges, r.meter.read()) }, side.work)
-			if err != nil {
-				return fmt.Errorf("%s, %d at once: %w", side.name, clients, err)
+// side is one of the loads that are measured by turns.
+type side struct {
+	name          string
+	work          load
+	before, after func(context.Context) error // around each round; nil for nothing
+	most          time.Duration               // longest window; 0 for any
+}
+
+// turns measures loads by turns and adds their rows. The first is the raw one. Of three, the last
+// is the second without the log.
+func (r *run) turns(ctx context.Context, clients, size int, between func() error, sides ...side) error {
+	rounds := make([][]result, len(sides))
+	var names []string
+	for _, s := range sides {
+		names = append(names, s.name)
+	}
+	fmt.Fprintf(r.say, "%3.0f s: %s by turns, clients: %d, %d KiB\n", time.Since(r.began).Seconds(), strings.Join(names, " and "), clients, size>>10)
+	for n := range r.rounds {
+		for i := range sides {
+			if n%2 == 1 { // the other way round, so that none is always the one that follows another
+				i = len(sides) - 1 - i
 			}
-			got, err := summarize(latencies, r.window, edges[1].minus(edges[0]))
+			got, err := r.round(ctx, clients, sides[i])
 			if err != nil {
-				return fmt.Errorf("%s, %d at once: %w", side.name, clients, err)
+				return fmt.Errorf("%s, %d at once: %w", sides[i].name, clients, err)
 			}
-			*side.into = append(*side.into, got)
+			rounds[i] = append(rounds[i], got)
 			if err := sleep(ctx, settle); err != nil {
 				return err
 			}
@@ -198,7 +218,40 @@ func (r *run) turns(ctx context.Context, rawName, name string, clients, size int
 			return fmt.Errorf("probe: %w", err)
 		}
 	}
-	a, b := pair(rawName, name, clients, size, rawRounds, rounds)
-	r.rows = append(r.rows, a, b)
+	for i := 1; i < len(sides); i++ {
+		a, b := pair(sides[0].name, sides[i].name, clients, size, rounds[0], rounds[i])
+		if i == 1 {
+			r.rows = append(r.rows, a)
+		}
+		r.rows = append(r.rows, b)
+	}
+	if len(sides) == 3 {
+		_, cost := pair(sides[2].name, sides[1].name, clients, size, rounds[2], rounds[1])
+		r.logCosts = append(r.logCosts, cost)
+	}
 	return nil
+}
+
+// round measures one load once.
+func (r *run) round(ctx context.Context, clients int, s side) (result, error) {
+	window := r.window
+	if s.most > 0 {
+		window = min(window, s.most)
+	}
+	if s.before != nil {
+		if err := s.before(ctx); err != nil {
+			return result{}, err
+		}
+	}
+	var edges []usage
+	latencies, err := play(ctx, clients, window, func() { edges = append(edges, r.meter.read()) }, s.work)
+	if err != nil {
+		return result{}, err
+	}
+	if s.after != nil {
+		if err := s.after(ctx); err != nil {
+			return result{}, err
+		}
+	}
+	return summarize(latencies, window, edges[1].minus(edges[0]))
 }

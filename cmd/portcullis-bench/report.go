@@ -61,6 +61,10 @@ func (r *run) report(out io.Writer, facts string) error {
 	for _, s := range r.words() {
 		fmt.Fprintln(out, wrap("- "+s, "  "))
 	}
+	fmt.Fprintln(out, "\nWhat the log costs:")
+	for _, s := range r.logWords() {
+		fmt.Fprintln(out, wrap("- "+s, "  "))
+	}
 	_, err := fmt.Fprintf(out, "\nThe latency of fetch is the time between the images of a stream, which may come in bursts.\n"+
 		"All is warm: raw_vault_unwrap and fetch open the same records again and again. The run took %.0f s.\n", time.Since(r.began).Seconds())
 	return err

@@ -42,6 +42,7 @@ const (
 type settings struct {
 	Server   string `yaml:"server"`
 	ServerID string `yaml:"server_id"`
+	LogKey   string `yaml:"log_key"`
 	Vault    struct {
 		Address     string `yaml:"address"`
 		CA          string `yaml:"ca"`
@@ -59,6 +60,7 @@ type service struct {
 	lanes       []*client.Client
 	contractors []*client.Client
 	alice, bob  *client.Client
+	auditor     *client.Client // it checks the log, as auditors do
 	hashi       *hcvault.Server
 	capture     *hcvault.Capture
 	release     *hcvault.Release
@@ -85,18 +87,18 @@ func connect(dir string) (_ *service, err error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	dial := func(profile string) *client.Client {
+	dial := func(profile, logKey string) *client.Client {
 		cert := filepath.Join(dir, "certs", profile)
 		c, dialErr := client.Dial(client.Config{
-			Address: s.Server, ServerID: s.ServerID, Bundle: filepath.Join(dir, "certs", "ca.pem"),
+			LogKey: logKey, Address: s.Server, ServerID: s.ServerID, Bundle: filepath.Join(dir, "certs", "ca.pem"),
 			Certificate: cert + ".pem", Key: cert + ".key",
 		})
 		err = errors.Join(err, dialErr)
 		return c
 	}
-	s.alice, s.bob = dial("alice"), dial("bob")
+	s.alice, s.bob, s.auditor = dial("alice", ""), dial("bob", ""), dial("auditor", s.LogKey)
 	for range connections {
-		s.lanes, s.contractors = append(s.lanes, dial("lane")), append(s.contractors, dial("contractor"))
+		s.lanes, s.contractors = append(s.lanes, dial("lane", "")), append(s.contractors, dial("contractor", ""))
 	}
 	if err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func connect(dir string) (_ *service, err error) {
 }
 
 func (s *service) close() {
-	for _, c := range append(append([]*client.Client{s.alice, s.bob}, s.lanes...), s.contractors...) {
+	for _, c := range append(append([]*client.Client{s.alice, s.bob, s.auditor}, s.lanes...), s.contractors...) {
 		if c != nil {
 			c.Close() // it ends with the process in any case
 		}

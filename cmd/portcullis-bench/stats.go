@@ -13,10 +13,10 @@ import (
 
 // row is one line of the result, as BENCH_JSON has it.
 type row struct {
-	Name       string  `json:"name"` // raw_vault_wrap, store, raw_vault_unwrap or fetch
+	Name       string  `json:"name"` // raw_vault_wrap, store, raw_vault_unwrap, fetch, fetch_without_log, log_export or log_verify
 	Clients    int     `json:"clients"`
-	ImageBytes int     `json:"image_bytes"` // asked for; the images are within 2% of it
-	RatePerS   float64 `json:"rate_per_s"`
+	ImageBytes int     `json:"image_bytes"` // asked for; the images are within 2% of it; 0 where none are handled
+	RatePerS   float64 `json:"rate_per_s"`  // images or keys; events of log_export and log_verify, whose latencies are of 256
 	P50Ms      float64 `json:"p50_ms"`
 	P99Ms      float64 `json:"p99_ms"`
 	// Ratio is the row's rate by that of the raw row beside it; raw rows have none.

@@ -34,6 +34,41 @@ func (r *run) words() (out []string) {
 	return append(out, surroundings(r.probe.syncs(), r.rows))
 }
 
+// logWords says what the log costs those who fetch, and how fast an auditor has all of it.
+func (r *run) logWords() (out []string) {
+	said := "Releases a second with the log against without:"
+	for i, c := range r.logCosts {
+		if i > 0 {
+			said += ";"
+		}
+		without := r.row("fetch_without_log", c.Clients, c.ImageBytes)
+		said += fmt.Sprintf(" clients: %d, %d KiB: %.0f against %.0f, which is %.2f of it (in rounds %.2f-%.2f",
+			c.Clients, c.ImageBytes>>10, c.RatePerS, without.RatePerS, c.Ratio, c.low, c.high)
+		if c.cost.known && without.cost.known && c.done > 0 && without.done > 0 {
+			said += fmt.Sprintf("; CPU of portcullisd for each image %.2f ms against %.2f", ms(c.cost.daemon)/float64(c.done), ms(without.cost.daemon)/float64(without.done))
+		}
+		said += ")"
+	}
+	out = append(out, said+". A ratio over 1 is noise: so much the rounds differ by themselves.",
+		"Without the log means that events are written as ever, since no image leaves before its event is durable, and that "+
+			"no tree is hashed, signed and stored over them meanwhile. The tree grows beside the releases, ten times a second: a "+
+			"release does not wait for its event to be hashed, it reads how far the tree is behind; but the two share the cores "+
+			"and the one writer of the database.")
+	for _, name := range []string{"log_export", "log_verify"} {
+		i := slices.IndexFunc(r.rows, func(x row) bool { return x.Name == name })
+		if i < 0 {
+			continue
+		}
+		how := "over the service's API, each event proved to belong to the signed checkpoint, all of it synced to disk"
+		if name == "log_verify" {
+			how = "offline, from the export alone"
+		}
+		out = append(out, fmt.Sprintf("%s: %.0f events (%.0f MB as exported) take %.1f s, %s. The latencies are those of 256 events.",
+			name, float64(r.logSize), float64(r.logBytes)/1e6, float64(r.logSize)/r.rows[i].RatePerS, how))
+	}
+	return out
+}
+
 func (r *run) row(name string, clients, size int) row {
 	i := slices.IndexFunc(r.rows, func(x row) bool { return x.Name == name && x.Clients == clients && x.ImageBytes == size })
 	return r.rows[i] // all were measured

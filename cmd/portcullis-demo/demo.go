@@ -45,6 +45,7 @@ type demo struct {
 	from, until   string    // the window of capture times that grants ask for
 
 	token  string              // the grant token of the contractor's first grant
+	kept   string              // the file where the command line keeps it
 	handle string              // one of its records
 	grant  string              // that grant
 	opened map[string][]string // by grant: the handles of images that the contractor received
@@ -82,6 +83,7 @@ func play(ctx context.Context, tell *teller, o options) (err error) {
 		{"A breach: the contractor is cut off", d.breach},
 		{"The day after: the keys themselves", d.keys},
 		{"What left, to whom, and when?", d.audit},
+		{"Would it show if somebody rewrote the log?", d.log},
 	} {
 		tell.title(step.title)
 		s := &scene{demo: d, ctx: ctx}

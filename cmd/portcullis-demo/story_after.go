@@ -22,6 +22,7 @@ type keyWork struct {
 func (d *demo) keys(s *scene) {
 	s.say("The contractor has cleaned up, and two admins take it back. Its old grants stay dead; it asks anew.")
 	s.twoSign("contractor", "contractor.yaml", "the contractor is back")
+	s.try(d.putBack())
 	s.refused("GRANT_REVOKED", "contractor", "fetch", d.grant, "--out", "contractor/old")
 	grant, token := s.newGrant(mostPlates, "work order 4716")
 	handles := s.handles(grant)

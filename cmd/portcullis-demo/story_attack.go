@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -180,6 +182,8 @@ func (d *demo) revoke(s *scene) {
 			fmt.Sprintf("program %d must be stopped by GRANT_REVOKED, not by %q (%s)", i+1, ends[i].reason, ends[i].said))
 	}
 	s.endedWell(got.Barrier)
+	s.say("The command line has thrown the dead token away. Here is one that kept a copy of it:")
+	s.try(d.putBack())
 	s.refused("GRANT_REVOKED", "contractor", "fetch", d.grant, "--out", "contractor/late")
 	if s.err != nil {
 		return
@@ -219,13 +223,33 @@ func index(b *barrier) int64 {
 func (d *demo) download(ctx context.Context, i int, came *atomic.Int64) (r result, err error) {
 	for round := 0; ; round++ {
 		out := fmt.Sprintf("contractor/round-%d-%d", i, round)
-		if r, err = d.call(ctx, "contractor", "fetch", d.grant, "--out", out); err != nil || r.code == exitRefused {
+		if r, err = d.call(ctx, "contractor", "fetch", d.grant, "--out", out); err != nil {
 			return r, err
+		}
+		if r.reason == "GRANT_NOT_ACTIVE" { // another one heard of the end, and removed the token
+			if err := d.putBack(); err != nil {
+				return r, err
+			}
+			continue
+		}
+		if r.code == exitRefused {
+			return r, nil
 		}
 		if r.code == exitOK {
 			came.Add(int64(len(d.plates)))
 		}
 	}
+}
+
+// putBack puts a copy of the first grant's token where the command line keeps it, at once for
+// those who read it.
+func (d *demo) putBack() error {
+	f, err := os.CreateTemp(d.dir, "token-") // of mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(d.token + "\n")
+	return errors.Join(err, f.Close(), os.Rename(f.Name(), d.kept))
 }
 
 // endedWell checks what an ending says of itself.

@@ -3,16 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
-	"github.com/portcullis/portcullis/internal/tlog"
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault/client"
 )
@@ -22,8 +17,6 @@ const (
 	followPause = time.Second
 	// tailEvents is how many events tail begins with.
 	tailEvents = 10
-	// hintLogKey says where the log's key comes from.
-	hintLogKey = "the operator gives the log's key (\"portcullisd log-key\" prints it): put it into the configuration as log_key, or give --key"
 )
 
 func (a *app) auditCommand() *cobra.Command {
@@ -65,6 +58,9 @@ func (a *app) auditEventsCommand() *cobra.Command {
 		if from < 0 {
 			return usagef("--from must not be negative")
 		}
+		if err := checkTypes(types); err != nil {
+			return err
+		}
 		_, err := s.Events(ctx, from, types, a.printEvent())
 		return err
 	})
@@ -77,6 +73,8 @@ func (a *app) auditTailCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tail",
 		Short: "give the newest events, and go on with new ones until interrupted",
+		Long: `Tail gives the last ten events, or those from --from on, and then each new one within a second
+or so. It ends when it is interrupted (Ctrl-C), with 0.`,
 		Example: `  portcullis --profile auditor audit tail
   portcullis --profile auditor audit tail --from 1200 --output json`,
 		Args: exactly(0),
@@ -85,11 +83,14 @@ func (a *app) auditTailCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&types, "type", nil, "only these `TYPE`s, such as record.released")
 	complete(c, "type", eventTypes...)
 	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
+		if err := checkTypes(types); err != nil {
+			return err
+		}
 		next := from
 		if !c.Flags().Changed("from") {
 			got, err := s.Identity.GetStatus(ctx, &pb.GetStatusRequest{})
 			if err != nil {
-				return err
+				return untilInterrupted(ctx, err)
 			}
 			next = max(0, got.GetLogSize()-tailEvents)
 		} else if from < 0 {
@@ -98,10 +99,7 @@ func (a *app) auditTailCommand() *cobra.Command {
 		for {
 			var err error
 			if next, err = s.Events(ctx, next, types, a.printEvent()); err != nil {
-				if ctx.Err() != nil {
-					return nil // interrupting is how following ends
-				}
-				return err
+				return untilInterrupted(ctx, err)
 			}
 			select {
 			case <-ctx.Done():
@@ -111,6 +109,14 @@ func (a *app) auditTailCommand() *cobra.Command {
 		}
 	})
 	return c
+}
+
+// untilInterrupted gives an error, but none of an interrupt: that is how following ends.
+func untilInterrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // checkpointBody is a checkpoint in JSON.
@@ -139,7 +145,7 @@ verify --kept" later.`,
 	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
 		got, err := s.Checkpoint(ctx)
 		if err != nil {
-			return ofLog(err)
+			return err
 		}
 		if a.output == jsonOutput {
 			return a.showJSON(bodyOf(got))
@@ -153,8 +159,10 @@ verify --kept" later.`,
 func (a *app) auditProveCommand() *cobra.Command {
 	var index int64
 	c := &cobra.Command{
-		Use:     "prove --index N",
-		Short:   "prove that one event is in the log, and print it",
+		Use:   "prove --index N",
+		Short: "prove that one event is in the log, and print it",
+		Long: `Prove asks for one event and for the proof that the newest signed checkpoint covers its very
+bytes, and checks both. With --output json the event is byte for byte what was proved.`,
 		Example: "  portcullis --profile auditor audit prove --index 1200",
 		Args:    exactly(0),
 	}
@@ -163,183 +171,22 @@ func (a *app) auditProveCommand() *cobra.Command {
 	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
 		event, at, err := s.ProveEvent(ctx, index)
 		if err != nil {
-			return ofLog(err)
+			return err
 		}
 		if a.output == jsonOutput {
-			return a.showJSON(struct {
-				Index      int64           `json:"index"`
-				Event      json.RawMessage `json:"event"`
-				Checkpoint checkpointBody  `json:"checkpoint"`
-			}{index, event, bodyOf(at)})
+			b, err := json.Marshal(bodyOf(at))
+			if err != nil {
+				return err
+			}
+			// No encoder touches the event's bytes.
+			_, err = fmt.Fprintf(a.stdout, "{\"index\":%d,\"event\":%s,\"checkpoint\":%s}\n", index, event, b)
+			return err
 		}
 		if err := a.eventLine(&pb.AuditEvent{Index: index, Event: event}); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.stdout, "proved to be in the log of %d events\n", at.Size)
+		_, err = fmt.Fprintf(a.stdout, "proved to be in the log of %s\n", count(at.Size, "event"))
 		return err
 	})
 	return c
-}
-
-func (a *app) auditExportCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "export DIR",
-		Short: "take the whole log along, in a form that other tools can check",
-		Long: `Export writes the log to DIR in the layout of C2SP tlog-tiles: the signed checkpoint, the tiles
-of the tree, and the events in bundles. Repeating it adds what is new; after an interruption it
-goes on where it was. Every event has proved to belong to the checkpoint before that is written.`,
-		Example: "  portcullis --profile auditor audit export ./log",
-		Args:    exactly(1),
-	}
-	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
-		if err := os.MkdirAll(args[0], 0o755); err != nil {
-			return err
-		}
-		bar := progress{}
-		at, err := s.ExportLog(ctx, args[0], func(done, all int64) {
-			if bar == (progress{}) {
-				bar = a.bar("exporting", int(all))
-			}
-			bar.set(done)
-		})
-		bar.done()
-		if err != nil {
-			return ofLog(err)
-		}
-		if a.output == jsonOutput {
-			return a.showJSON(struct {
-				Dir        string         `json:"dir"`
-				Checkpoint checkpointBody `json:"checkpoint"`
-			}{args[0], bodyOf(at)})
-		}
-		return a.showTable(func(t *grid) {
-			t.line("%s are in %s; \"audit verify %s\" checks them without the service", count(at.Size, "event"), args[0], args[0])
-		})
-	})
-	return c
-}
-
-// verifiedBody is the outcome of a verification, in JSON.
-type verifiedBody struct {
-	Dir      string   `json:"dir"`
-	Sound    bool     `json:"sound"`
-	Size     int64    `json:"size"`
-	Kept     int      `json:"kept"` // checkpoints kept elsewhere that the log fits
-	Findings []string `json:"findings"`
-}
-
-func (a *app) auditVerifyCommand() *cobra.Command {
-	var key string
-	var keptFiles []string
-	c := &cobra.Command{
-		Use:   "verify DIR [--key KEY] [--kept FILE]…",
-		Short: "check an export without the service: signatures, hashes, and checkpoints kept elsewhere",
-		Long: `Verify checks an export offline, and believes nothing of it but what the log's key signed: the
-checkpoint's signature, each event and each tile against the signed root, and every checkpoint
-that was kept elsewhere: the newest that this program saw (log-seen beside the configuration),
-and those in the files given with --kept. Only these show a history that was rewritten or rolled
-back and signed anew.
-
-The key comes from log_key in the configuration, or from --key; without a configuration --key is
-enough. It exits with 1 when something is wrong.`,
-		Example: `  portcullis audit verify ./log
-  portcullis audit verify ./log --key "$KEY" --kept /mnt/elsewhere/checkpoints`,
-		Args: exactly(1),
-	}
-	c.Flags().StringVar(&key, "key", "", "the log's key, as \"portcullisd log-key\" prints it: `KEY`")
-	c.Flags().StringArrayVar(&keptFiles, "kept", nil, "a `FILE` of signed checkpoints that was kept elsewhere")
-	c.RunE = a.local(func(ctx context.Context, args []string) error {
-		v, kept, err := a.trusted(key, keptFiles)
-		if err != nil {
-			return err
-		}
-		bar := progress{}
-		got, err := tlog.Dir(args[0]).Verify(ctx, v, kept, func(done, all int64) {
-			if bar == (progress{}) {
-				bar = a.bar("verifying", int(all))
-			}
-			bar.set(done)
-		})
-		bar.done()
-		if err != nil {
-			return err
-		}
-		body := verifiedBody{Dir: args[0], Sound: len(got.Findings) == 0, Size: got.Checkpoint.Size, Kept: got.Kept, Findings: got.Findings}
-		if body.Findings == nil {
-			body.Findings = []string{}
-		}
-		if a.output == jsonOutput {
-			err = a.showJSON(body)
-		} else {
-			err = a.showTable(func(t *grid) {
-				for _, f := range got.Findings {
-					t.line("%s", f)
-				}
-				if body.Sound {
-					t.line("sound: %s, signed by %s; %s kept elsewhere fit", count(body.Size, "event"), v.Name(), count(int64(body.Kept), "checkpoint"))
-				}
-			})
-		}
-		if err == nil && !body.Sound {
-			return &hinted{fmt.Errorf("the log in %s is not sound: %s", args[0], count(int64(len(got.Findings)), "finding")),
-				"keep the export and the checkpoints as they are: they are the evidence"}
-		}
-		return err
-	})
-	return c
-}
-
-// trusted gives the log's key, and the checkpoints that were kept elsewhere.
-func (a *app) trusted(key string, files []string) (note.Verifier, []tlog.Kept, error) {
-	memory := ""
-	if file, err := a.findConfig(); err == nil {
-		cfg, err := readConfig(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		if key == "" {
-			key = cfg.LogKey
-		}
-		if key == cfg.LogKey {
-			memory = logMemory(file)
-		}
-	} else if key == "" {
-		return nil, nil, err
-	}
-	if key == "" {
-		return nil, nil, &usageError{err: errors.New("no key of the log"), hint: hintLogKey}
-	}
-	v, err := tlog.ParseKey(key)
-	if err != nil {
-		return nil, nil, &usageError{err: err, hint: hintLogKey}
-	}
-	if memory != "" {
-		if _, err := os.Stat(memory); err == nil {
-			files = append(files, memory)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, err
-		}
-	}
-	var kept []tlog.Kept
-	for _, f := range files {
-		more, err := tlog.LoadKept(f, v)
-		if err != nil {
-			return nil, nil, err
-		}
-		kept = append(kept, more...)
-	}
-	return v, kept, nil
-}
-
-// ofLog adds a hint to an error about the log.
-func ofLog(err error) error {
-	switch {
-	case errors.Is(err, client.ErrLogRewritten):
-		return &hinted{err, "keep both checkpoints, and tell the agency's auditors: the log is not the one that it was"}
-	case errors.Is(err, tlog.ErrDamaged):
-		return &hinted{err, "tell the operator: \"portcullisd fsck\" looks at the database; keep what you exported before"}
-	case errors.Is(err, client.ErrNoLogKey):
-		return &hinted{err, hintLogKey}
-	}
-	return err
 }

@@ -16,7 +16,7 @@ func (a *app) callerCommand() *cobra.Command {
 }
 
 func (a *app) callerSuspend() *cobra.Command {
-	var reason string
+	var note string
 	c := &cobra.Command{
 		Use:   "suspend SPIFFE-ID",
 		Short: "cut off one lane, workload, admin or auditor, at once",
@@ -27,12 +27,12 @@ A workload's grants end and never come back. An admin's signatures on what is st
 more; what is in force on them stays, and the answer names it for review. "caller reinstate" by
 two admins lets the caller in again. To stop a whole contractor: "contractor suspend".`,
 		Example: `  portcullis --profile alice caller suspend spiffe://agency.example/capture/anzalduas/lane-3 \
-    --reason "camera stolen, incident 12"`,
+    --note "camera stolen, incident 12"`,
 		Args: exactly(1),
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why: one line of `TEXT`, of which the log keeps a hash")
+	c.Flags().StringVar(&note, "note", "", "why: one line of `TEXT`, of which the log keeps a hash")
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
-		got, err := s.Admin.SuspendCaller(ctx, &pb.SuspendCallerRequest{Caller: args[0], Note: reason})
+		got, err := s.Admin.SuspendCaller(ctx, &pb.SuspendCallerRequest{Caller: args[0], Note: note})
 		if err != nil {
 			return err
 		}

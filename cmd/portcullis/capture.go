@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +21,9 @@ const (
 	maxParallel = 64       // images on their way; the service takes 256 calls at once on a connection
 	maxPicture  = 64 << 20 // bytes of a file; the service's own limit is lower
 
-	// capturePatience is how long pictures wait for a service that is away: its restart.
-	capturePatience = 15 * time.Second
+	// capturePatience is how long pictures wait for a service that is away: its restart. It is no
+	// longer than the service waits for a Vault that hangs: then it is not tried again.
+	capturePatience = 10 * time.Second
 )
 
 // The words for --captured-at besides a time.
@@ -149,7 +149,7 @@ type capture struct {
 
 // stored is what came of one file, in JSON.
 type stored struct {
-	File     string         `json:"file"`
+	File     fileName       `json:"file"`
 	Modality vault.Modality `json:"modality"`
 	Status   string         `json:"status"` // stored, repeated, known, refused, failed or not_tried
 	Image    *storedImage   `json:"image,omitempty"`
@@ -214,7 +214,7 @@ func (a *app) capture(ctx context.Context, c *client.Client, run *capture, found
 		writeErr = errors.Join(writeErr, kept.sync())
 	}
 	if a.output != jsonOutput {
-		writeErr = errors.Join(writeErr, a.showTable(func(t *grid) { captureTable(t, all, found.passed) }))
+		writeErr = errors.Join(writeErr, a.showTable(func(t *grid) { captureTable(t, all, found) }))
 	}
 	if err := captureError(all); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (a *app) capture(ctx context.Context, c *client.Client, run *capture, found
 	return writeErr
 }
 
-func captureTable(t *grid, all []stored, passed int) {
+func captureTable(t *grid, all []stored, found gathered) {
 	t.row("FILE", "SHOWS", "STATUS", "SIZE", "RECORD")
 	n := map[string]int{}
 	var bytes int64
@@ -240,8 +240,11 @@ func captureTable(t *grid, all []stored, passed int) {
 	}
 	t.line("%d stored, %d repeated, %d known, %d refused, %d failed, %d not tried (%s)",
 		n["stored"], n["repeated"], n["known"], n["refused"], n["failed"], n["not_tried"], humanize.IBytes(uint64(bytes)))
-	if passed > 0 {
-		t.line("%s in folders passed over: not .jpg, .jpeg or .png", count(passed, "other file"))
+	if found.passed > 0 {
+		t.line("%s in folders passed over: not .jpg, .jpeg or .png", count(found.passed, "other file"))
+	}
+	for _, path := range found.odd {
+		t.line("%s passed over: %v", path, errNotRegular)
 	}
 }
 
@@ -292,7 +295,7 @@ func (c *capture) image(p picture) (client.Image, error) {
 
 // judge says what came of one picture.
 func (c *capture) judge(p picture, r client.Result) stored {
-	out := stored{File: p.path, Modality: p.modality, in: r.Image}
+	out := stored{File: fileName(p.path), Modality: p.modality, in: r.Image}
 	switch {
 	case errors.Is(r.Err, errStopped):
 		out.Status = "not_tried"
@@ -350,7 +353,10 @@ var errChanging = errors.New("the file changed while it was read; store it once 
 // read reads one picture, and which version of its file that was.
 func (c *capture) read(p picture) (client.Image, fileVersion, error) {
 	in := client.Image{Modality: p.modality, CrossingID: c.crossing}
-	f, err := os.Open(p.path)
+	f, err := openRegular(p.path)
+	if errors.Is(err, errNotRegular) {
+		return in, fileVersion{}, vault.E(vault.Invalid, vault.ReasonImageRejected, "%s: %v; name the file itself, no link or pipe", p.path, errNotRegular).Because(err)
+	}
 	if err != nil {
 		return in, fileVersion{}, err
 	}

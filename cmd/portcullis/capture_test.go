@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/portcullis/portcullis/vault"
@@ -30,9 +31,9 @@ func TestGather(t *testing.T) {
 		want   []string
 		passed int
 	}{
-		"two folders":    {[]string{""}, "", []string{"face face/a.jpg", "face face/b.png", "face face/x/c.JPEG", "plate plate/d.png"}, 2},
+		"two folders":    {[]string{""}, "", []string{"face face/a.jpg", "face face/b.png", "face face/x/c.JPEG", "plate plate/d.png"}, 1},
 		"one modality":   {[]string{"plate"}, vault.Plate, []string{"plate plate/d.png"}, 0},
-		"all of one":     {[]string{""}, vault.Face, []string{"face f.jpg", "face face/a.jpg", "face face/b.png", "face face/x/c.JPEG", "face other/e.png", "face plate/d.png"}, 2},
+		"all of one":     {[]string{""}, vault.Face, []string{"face f.jpg", "face face/a.jpg", "face face/b.png", "face face/x/c.JPEG", "face other/e.png", "face plate/d.png"}, 1},
 		"files":          {[]string{"f.jpg", "face/notes.txt"}, vault.Face, []string{"face f.jpg", "face face/notes.txt"}, 0},
 		"file, modality": {[]string{"f.jpg"}, "", nil, 0},
 		"which is it":    {[]string{"other"}, "", nil, 0},
@@ -49,6 +50,9 @@ func TestGather(t *testing.T) {
 			}
 			if err != nil {
 				return
+			}
+			if wantOdd := strings.Contains(strings.Join(c.want, " "), "face/x/"); wantOdd != (len(got.odd) == 1) {
+				t.Errorf("not regular: %v", got.odd)
 			}
 			if len(got.pictures) != len(c.want) || got.passed != c.passed {
 				t.Fatalf("got %+v; want %v and %d passed over", got, c.want, c.passed)

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/portcullis/portcullis/internal/tlog"
@@ -106,6 +108,9 @@ func parseConfig(file string, b []byte) (cfg configFile, err error) {
 			return bad("%s must not be empty", f.key)
 		}
 	}
+	if err := serverAddress(cfg.Server); err != nil {
+		return bad("server %q %v", cfg.Server, err)
+	}
 	if !strings.HasPrefix(cfg.ServerID, "spiffe://") {
 		return bad("server_id must be a SPIFFE ID such as spiffe://example.org/portcullisd, not %q", cfg.ServerID)
 	}
@@ -133,6 +138,18 @@ func parseConfig(file string, b []byte) (cfg configFile, err error) {
 		return bad("default_profile %q is none of the profiles: %s", d, strings.Join(cfg.names(), ", "))
 	}
 	return cfg, nil
+}
+
+// serverAddress says what is wrong with a service's address.
+func serverAddress(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" || strings.ContainsAny(s, "/ ") {
+		return errors.New("must be host:port, such as vault.example:7443")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return errors.New("must be host:port, with a port from 1 to 65535")
+	}
+	return nil
 }
 
 func below(dir, path string) string {

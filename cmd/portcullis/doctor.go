@@ -81,6 +81,7 @@ const (
 	checkServing     = "serving"
 	checkVersion     = "version"
 	checkStale       = "kept tokens"
+	checkLogKey      = "log key"
 )
 
 // doctorTime is how long the checks of the network may take together.
@@ -91,8 +92,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "look for what is wrong between this profile and the service, and say what to do",
 		Long: `Doctor makes checks in order, from the configuration file to what the service stands on, and says
-of each whether it is ok, warns or fails, and what to do next. It changes nothing. A check that fails
-ends only those that rest on it. It exits with 1 if one fails.
+of each whether it is ok, warns or fails, and what to do next. It changes nothing, but that the
+newest checkpoint of the log is remembered. A check that fails ends only those that rest on it. It
+exits with 1 if one fails.
 
 With --output json: {"ok":…,"checks":[{"check":"clock","result":"ok|warn|fail|skip","detail":"…","next":"…"}]}`,
 		Example: "  portcullis --profile contractor doctor",
@@ -137,7 +139,7 @@ func (d *doctor) run(ctx context.Context) {
 	if !d.readConfig() {
 		d.skip("there is no configuration", checkProfile, checkKeyFile, checkTokens, checkCertificate, checkIdentity, checkValidity,
 			checkBundle, checkChain, checkAddress, checkTLS, checkServerChain, checkServerID, checkAdmitted,
-			checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale)
+			checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale, checkLogKey)
 		return
 	}
 	if d.pickProfile() {
@@ -150,11 +152,11 @@ func (d *doctor) run(ctx context.Context) {
 	d.readBundle()
 	d.chain()
 	if !d.address(ctx) {
-		d.skip("no connection", checkTLS, checkServerChain, checkServerID, checkAdmitted, checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale)
+		d.skip("no connection", checkTLS, checkServerChain, checkServerID, checkAdmitted, checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale, checkLogKey)
 		return
 	}
 	if !d.handshake(ctx) {
-		d.skip("the connection does not prove both sides", checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale)
+		d.skip("the connection does not prove both sides", checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale, checkLogKey)
 		return
 	}
 	d.service(ctx)

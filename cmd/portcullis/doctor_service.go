@@ -17,7 +17,7 @@ const clockWarns = 5 * time.Second
 // service asks the service itself.
 func (d *doctor) service(ctx context.Context) {
 	// All that needs an answer.
-	rest := []string{checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale}
+	rest := []string{checkClock, checkStanding, checkParts, checkServing, checkVersion, checkStale, checkLogKey}
 	s, err := d.app.dial()
 	if err != nil {
 		d.fail(checkClock, "see above", "%s", oneLine(err))
@@ -46,6 +46,7 @@ func (d *doctor) service(ctx context.Context) {
 	}
 	d.version(o.Service.Version)
 	d.stale(ctx, s, o)
+	d.logKey(ctx, s, o)
 }
 
 func (d *doctor) clock(offset, doubt time.Duration, theirs string) {
@@ -83,6 +84,7 @@ var partsNext = map[string]string{
 	"vault sealed":  "whoever holds the unseal keys must unseal HashiCorp Vault",
 	"database down": "on the service's side: is the database at store.path readable, and its disk not full?",
 	"lease down":    "this node has lost its lease in the database, so it releases nothing: is the database slow, or a clock wrong?",
+	"log down":      "on the service's side: the log's tree is too far behind the events, or damaged, so nothing is released (LOG_BEHIND); docs/operations.md says what to do",
 	"vault unknown": "the service has just started: try again",
 	"lease unknown": "the service has just started: try again",
 }
@@ -110,6 +112,9 @@ func (d *doctor) parts(parts []*pb.Part, standing string) {
 	for _, p := range down {
 		next := partsNext[p.Name+" "+partWord(p)]
 		if next == "" {
+			next = hints[vault.Reason(p.Reason)]
+		}
+		if next == "" {
 			next = "tell whoever runs the service"
 		}
 		name := p.Name
@@ -117,8 +122,13 @@ func (d *doctor) parts(parts []*pb.Part, standing string) {
 			name = "HashiCorp Vault"
 		}
 		what := map[string]string{"down": "does not answer the service", "sealed": "is sealed"}[partWord(p)]
-		if p.Name == "lease" {
+		switch {
+		case p.Name == "lease":
 			what = "is lost"
+		case p.Name == "log" && what != "":
+			what = "does not keep up with the events"
+		case p.Name == "restores" && what != "":
+			name, what = "the check for restores", "does not pass ("+p.Reason+"): nothing is released or activated"
 		}
 		if what == "" {
 			what = "was not looked at yet"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,18 +12,22 @@ import (
 	"github.com/portcullis/portcullis/vault"
 )
 
-var eventTypes = []string{
-	string(vault.EventRecordStored), string(vault.EventDecisionProposed), string(vault.EventDecisionSigned), string(vault.EventDecisionRefused),
-	string(vault.EventPurposeApplied), string(vault.EventContractorApplied), string(vault.EventContractorSuspended),
-	string(vault.EventCallerSuspended), string(vault.EventCallerReinstated),
-	string(vault.EventGrantRequested), string(vault.EventGrantRefused), string(vault.EventGrantSigned),
-	string(vault.EventGrantApproved), string(vault.EventGrantDenied), string(vault.EventGrantActivated),
-	string(vault.EventGrantRetired), string(vault.EventGrantRevoked), string(vault.EventGrantExpired),
-	string(vault.EventRecordsListed), string(vault.EventRecordReleased), string(vault.EventReleaseUnsent),
-	string(vault.EventReleaseRefused), string(vault.EventKeysRevoked), string(vault.EventKeysRestored),
-	string(vault.EventKeysDestroying), string(vault.EventKeyDestroyed), string(vault.EventVaultCaughtUp),
-	string(vault.EventOrphansQuarantined), string(vault.EventOrphansReturned), string(vault.EventOrphansDestroyed),
-	string(vault.EventRestoreUndone), string(vault.EventVaultRestored), string(vault.EventKeyMissing),
+// eventTypes are the types that events can be chosen by.
+var eventTypes = func() (out []string) {
+	for _, t := range vault.EventTypes {
+		out = append(out, string(t))
+	}
+	return out
+}()
+
+// checkTypes refuses a type that no event has: it would be waited for in vain.
+func checkTypes(types []string) error {
+	for _, t := range types {
+		if !slices.Contains(eventTypes, t) {
+			return &usageError{err: fmt.Errorf("--type %q: no such type%s", t, didYouMean(t, eventTypes)), hint: "they are: " + strings.Join(eventTypes, " ")}
+		}
+	}
+	return nil
 }
 
 // eventJSON writes an event verbatim: no encoder touches its bytes.
@@ -71,6 +76,7 @@ func what(e vault.Event) string {
 	}
 	if e.Decision != nil {
 		add("%s", e.Decision.Kind)
+		add("decision %s", e.Decision.ID)
 		told := map[string]bool{"contractor": e.Contractor != "", "records": e.Count > 0}
 		for _, key := range []string{"purpose", "contractor", "site", "record", "records"} {
 			if v := bodyField(e.Decision.Body, key); v != "" && !told[key] {

@@ -5,12 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/client"
 )
 
 // The exit codes. Scripts rely on them.
@@ -31,7 +36,8 @@ func exitCodesTopic() *cobra.Command {
 		Long: `The exit codes of portcullis:
 
   0  done
-  1  failed: a file, the service or the connection's proof; or some of many files or checks failed
+  1  failed: a file, the service or the connection's proof (either side's certificate); or some of
+     many files or checks failed
   2  the command line, its files or the request is malformed: mend it
   3  refused: denied, not found, not in the right state, over a quota, there already, changed meanwhile
   4  the service, its Vault or its database is away: try again
@@ -40,9 +46,9 @@ func exitCodesTopic() *cobra.Command {
 
 With --output json an error is one object on standard error, alone there if --yes is given, too:
   {"error":{"kind":"denied","reason":"PURPOSE_SITE","message":"…","fields":[{"name":"…","description":"…"}]}}
-kind is usage, invalid, not_found, denied, state, exhausted, exists, conflict, data_loss,
-unavailable, canceled, incomplete (some of many files or checks failed), in_vain, timeout or
-internal. reason is stable; it is empty when the service did not speak.`,
+kind is usage, invalid, not_found, denied, state, exhausted, exists, conflict, data_loss, not_offered,
+unavailable, unproved (the connection's proof failed), canceled, incomplete (some of many files or
+checks failed), in_vain, timeout or internal. reason is stable; it is empty when the service did not speak.`,
 	}
 }
 
@@ -67,6 +73,15 @@ type hinted struct {
 
 func (e *hinted) Error() string { return e.err.Error() }
 func (e *hinted) Unwrap() error { return e.err }
+
+// ownWords leaves the system call's name out of a file's error.
+func ownWords(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", p.Path, p.Err)
+	}
+	return err
+}
 
 // incomplete says that some of many things were not done, each for a reason of its own.
 type incomplete struct{ msg string }
@@ -101,6 +116,24 @@ func flagError(c *cobra.Command, err error) error {
 		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
 	}
 	return &usageError{err: err, hint: fmt.Sprintf("see %q", c.CommandPath()+" --help")}
+}
+
+// didYouMean names those that come near to what was typed, if any do.
+func didYouMean(typed string, known []string) string {
+	var near []string
+	best := max(2, len(typed)/2) + 1
+	for _, k := range known {
+		switch d := distance(typed, k); {
+		case d < best:
+			best, near = d, []string{k}
+		case d == best && near != nil:
+			near = append(near, k)
+		}
+	}
+	if len(near) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(near[:min(3, len(near))], " or ") + "?"
 }
 
 // distance is how many letters must change to make b of a (Levenshtein).
@@ -153,9 +186,23 @@ var kindNames = map[vault.Kind]struct {
 	vault.NotOffered:  {"not_offered", exitUsage},
 }
 
+// interrupts is what an interrupted call says, as often as its layers repeat it.
+var interrupts = regexp.MustCompile(`context canceled(: context canceled)*`)
+
+// message gives an error's text on one line: of joined errors, each only once.
+func message(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return printable(strings.Join(parts, "; "))
+}
+
 // describe gives an error's JSON form and exit code.
 func describe(err error) (errorBody, int) {
-	body := errorBody{Kind: "internal", Reason: vault.ReasonOf(err), Message: printable(err.Error()), Fields: []fieldBody{}}
+	body := errorBody{Kind: "internal", Reason: vault.ReasonOf(err), Message: message(err), Fields: []fieldBody{}}
 	var e *vault.Error
 	if errors.As(err, &e) {
 		for _, f := range e.Fields {
@@ -180,9 +227,13 @@ func describe(err error) (errorBody, int) {
 		return body, exitFailure
 	case errors.Is(err, context.Canceled):
 		body.Kind = "canceled"
-		if err == context.Canceled {
-			body.Message = "interrupted"
-		}
+		body.Message = interrupts.ReplaceAllString(body.Message, "interrupted")
+		return body, exitFailure
+	case errors.Is(err, client.ErrUnproved):
+		body.Kind = "unproved"
+		return body, exitFailure
+	case errors.Is(err, client.ErrLogRewritten), errors.Is(err, tlog.ErrDamaged):
+		body.Kind = "data_loss"
 		return body, exitFailure
 	case errors.Is(err, context.DeadlineExceeded):
 		body.Kind = "unavailable"

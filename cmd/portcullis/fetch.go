@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,7 +27,8 @@ grant and purpose they left, until when, and of each image what it is, when it c
 
 The command can be repeated after an interruption: images that are there, just as the manifest
 says, are not fetched again. Those that are damaged or missing are; that costs no quota, but is
-recorded. Each folder takes the images of one grant. Run "grant activate" first.`,
+recorded. What a killed fetch left half written is removed, and damaged lines of the manifest
+are replaced. Each folder takes the images of one grant. Run "grant activate" first.`,
 		Example: "  portcullis --profile contractor fetch 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --out ./images",
 		Args:    exactly(1),
 	}
@@ -104,7 +104,9 @@ type fetched struct {
 	Skipped  int          `json:"skipped"` // were there already
 	Bytes    int64        `json:"bytes"`
 	Manifest string       `json:"manifest"`
-	Images   []imageFacts `json:"images"` // that were fetched
+	Replaced int          `json:"manifest_lines_replaced"` // that were damaged
+	Removed  int          `json:"unfinished_removed"`      // files that a killed fetch left
+	Images   []imageFacts `json:"images"`                  // that were fetched
 }
 
 type imageFacts struct {
@@ -126,7 +128,11 @@ func (a *app) fetch(ctx context.Context, s *session, f *fetching) error {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	defer m.close()
-	sum := fetched{Grant: f.grant.GetName(), Dir: f.dir, Manifest: filepath.Join(f.dir, manifestName), Images: []imageFacts{}}
+	sum := fetched{Grant: f.grant.GetName(), Dir: f.dir, Manifest: filepath.Join(f.dir, manifestName), Images: []imageFacts{}, Replaced: m.damaged}
+	// The manifest's lock is the folder's: no other fetch writes an image here now.
+	if sum.Removed, err = removeUnfinished(f.dir); err != nil {
+		return fmt.Errorf("remove what an earlier fetch left: %w", err)
+	}
 	asked := map[string]bool{}
 	var want []string
 	for _, h := range f.handles {
@@ -163,13 +169,21 @@ func (a *app) fetch(ctx context.Context, s *session, f *fetching) error {
 		bar.addSized(int64(facts.Size))
 		return nil
 	})
-	failed = errors.Join(failed, m.lines.sync())
+	if failed == nil {
+		failed = m.lines.sync()
+	}
 	bar.done()
 	if a.output == jsonOutput {
 		err = a.showJSON(sum)
 	} else {
 		err = a.showTable(func(t *grid) {
 			t.line("fetched %s (%s) to %s; %d were there already", count(sum.Fetched, "image"), humanize.IBytes(uint64(sum.Bytes)), f.dir, sum.Skipped)
+			if sum.Replaced > 0 {
+				t.line("%s: %s replaced", manifestName, count(sum.Replaced, "damaged line"))
+			}
+			if sum.Removed > 0 {
+				t.line("%s of an earlier fetch removed", count(sum.Removed, "unfinished file"))
+			}
 			if turned > 0 {
 				t.line("%s must be turned for showing: --output json gives each one's orientation", count(turned, "image"))
 			}

@@ -5,16 +5,80 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"syscall"
 
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/client"
 )
 
+// newFile is the pattern of the names that files have while they are written.
+const newFile = ".new-*"
+
+var newFileName = regexp.MustCompile(`^\.new-[0-9]+$`)
+
+// removeUnfinished removes what writeFile left in a folder when it was killed. Nobody else may
+// write there.
+func removeUnfinished(dir string) (removed int, err error) {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range all {
+		if !e.Type().IsRegular() || !newFileName.MatchString(e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	if removed == 0 {
+		return 0, nil
+	}
+	return removed, syncDir(dir)
+}
+
+// openRegular opens a file for reading. It waits for no pipe and follows no link: what else the
+// name may be is errNotRegular.
+func openRegular(path string) (*os.File, error) {
+	named, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	odd := &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	if !named.Mode().IsRegular() {
+		return nil, odd
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	// Another file may have come in its place.
+	if opened, err := f.Stat(); err != nil || !os.SameFile(named, opened) {
+		_ = f.Close()
+		return nil, errors.Join(err, errChanging)
+	}
+	return f, nil
+}
+
+// writable proves that writeFile could make path.
+func writable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return &fs.PathError{Op: "write", Path: path, Err: errNotRegular}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), newFile)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
 // writeFile makes path hold exactly b, readable by its owner alone, or leaves it as it was.
 // It is durable on return.
 func writeFile(path string, b []byte) (err error) {
 	// CreateTemp makes it with mode 0600.
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), newFile)
 	if err != nil {
 		return err
 	}

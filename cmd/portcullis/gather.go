@@ -18,22 +18,29 @@ type picture struct {
 	modality vault.Modality
 }
 
-// gathered are the files that were found, and how many were passed over in folders.
+// gathered are the files that were found, and what was passed over in folders.
 type gathered struct {
 	pictures []picture
-	passed   int
+	passed   int      // files whose names are not those of pictures
+	odd      []string // links, pipes and devices whose names are
 }
 
 // gather finds the pictures that arguments name. A file is taken as it is; in a folder, and
 // those below it, files that end in .jpg, .jpeg or .png are taken, in the order of their
-// paths, but for names that begin with a dot: programs write half a file to such. When only is empty, a folder's subfolders face and plate say the modality.
+// paths, but for names that begin with a dot: programs write half
+// a file to such. Only regular files are read: no link is followed and no pipe waited for, but a
+// link that is named may lead to a folder. When only is empty, a folder's subfolders face and
+// plate say the modality.
 func gather(args []string, only vault.Modality) (g gathered, err error) {
 	for _, arg := range args {
 		info, err := os.Stat(arg)
 		if err != nil {
-			return g, &usageError{err: err}
+			// Of a link that leads nowhere, reading tells.
+			if _, linkErr := os.Lstat(arg); linkErr != nil {
+				return g, &usageError{err: ownWords(linkErr)}
+			}
 		}
-		if !info.IsDir() {
+		if info == nil || !info.IsDir() {
 			if only == "" {
 				return g, usagef("%s: say what it shows, with --modality face or --modality plate", arg)
 			}
@@ -43,6 +50,9 @@ func gather(args []string, only vault.Modality) (g gathered, err error) {
 		if err := g.folder(arg, only); err != nil {
 			return g, err
 		}
+	}
+	if len(g.pictures) == 0 && len(g.odd) > 0 {
+		return g, usagef("no picture found: %s is %w", g.odd[0], errNotRegular)
 	}
 	if len(g.pictures) == 0 {
 		return g, usagef("no picture found: files that end in .jpg, .jpeg or .png are taken from a folder")
@@ -86,6 +96,8 @@ func (g *gathered) walk(dir string, m vault.Modality) error {
 		case d.IsDir():
 		case d.Type().IsRegular() && pictureName(d.Name()):
 			g.pictures = append(g.pictures, picture{path, m})
+		case pictureName(d.Name()):
+			g.odd = append(g.odd, path)
 		default:
 			g.passed++
 		}

@@ -94,7 +94,7 @@ When an answer is lost, give the same --request-id again: no second grant comes 
 }
 
 // grantStates are the states that grants can be listed by.
-var grantStates = []string{"pending", "approved", "active", "denied", "retired", "revoked"}
+var grantStates = []string{"pending", "approved", "active", "denied", "retired", "revoked", "expired"}
 
 func (a *app) grantList() *cobra.Command {
 	var states []string

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"strings"
+	"syscall"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -21,6 +22,7 @@ var hints = map[vault.Reason]string{
 	vault.ReasonStoreOvertaken:   "storing took too long: store the image again",
 	vault.ReasonLogBehind:        "the service's log does not keep up; try again, and tell the operator if it stays so",
 	vault.ReasonLogRolledBack:    "the service's database is older than it was: restore the newest one",
+	vault.ReasonOtherDatabase:    "the service runs above another database than HashiCorp Vault belongs to: whoever runs it must set store.path right",
 
 	vault.ReasonVaultUnchecked: "wait a moment; if it lasts, ask the operators: a process with the admin role must run and reach HashiCorp Vault",
 	vault.ReasonReconciling:    "wait until the other reconcile is done",
@@ -53,7 +55,7 @@ var hints = map[vault.Reason]string{
 	vault.ReasonGrantDenied:          "ask the admins why before you request again",
 	vault.ReasonGrantToken:           "run \"grant activate\" again: only the newest token is good",
 	vault.ReasonGrantTampered:        "the stored grant is not what was signed: treat it as an attack on the service's database",
-	vault.ReasonQuotaExceeded:        "the grant has opened all that it may; what was opened may be opened again, for more request a new one",
+	vault.ReasonQuotaExceeded:        "\"grant get\" shows what is left; what was opened before may be opened again (fetch --handle); for more, request a new grant",
 	vault.ReasonHandleUnknown:        "\"records list --grant GRANT\" shows the handles of this grant",
 	vault.ReasonAccessEnded:          "access was ended while the image was on its way: \"grant get\" shows why",
 	vault.ReasonSignatureInvalid:     "the certificate must be an admin's and valid now: \"portcullis doctor\" looks at it",
@@ -85,14 +87,22 @@ func hint(err error, body errorBody) string {
 	if errors.As(err, &u) {
 		return u.hint
 	}
+	if next := logHint(err); next != "" {
+		return next
+	}
 	if body.Reason != "" {
 		return hints[body.Reason]
 	}
 	switch body.Kind {
 	case "not_offered":
 		return "the service is older than this command line: \"portcullis whoami\" tells its version"
-	case "unavailable":
+	case "unavailable", "unproved":
 		return connectionHint(body.Message)
+	case "canceled":
+		return "run it again: what is done already is not done twice"
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return "the disk is full: make room, and run it again: what is there already stays"
 	}
 	return ""
 }
@@ -100,6 +110,7 @@ func hint(err error, body errorBody) string {
 // connectionHints says what to try next when no connection came about, by what stands in the
 // message. The first that fits is it.
 var connectionHints = []struct{ has, next string }{
+	{"this profile's certificate", "have a new one issued; but if this machine's clock is wrong, set that"},
 	{"certificate has expired or is not yet valid", "the service's certificate is not valid by this machine's clock: which of the two is wrong?"},
 	{"the service's certificate is not of", "server_id and bundle in the configuration must be those of this service"},
 	{"the service proves", "server_id and bundle in the configuration must be those of this service"},
@@ -108,6 +119,8 @@ var connectionHints = []struct{ has, next string }{
 	{"tls: protocol version", "what listens there does not speak TLS 1.3: is \"server\" in the configuration the service's address?"},
 	{"first record does not look like a TLS handshake", "what listens there does not speak TLS: is \"server\" in the configuration the service's address?"},
 	{"tls: ", "the service refused this profile's certificate: has it expired, is it of the same bundle, is the clock right?"},
+	{"broken pipe", hungUp},
+	{"connection reset", hungUp},
 	{"connection refused", "nothing listens there: is the service running, and is \"server\" in the configuration its address?"},
 	{"no such host", "there is no such name: is \"server\" in the configuration right?"},
 	{"server misbehaving", "the name service did not answer: look at this machine's network"},
@@ -116,6 +129,9 @@ var connectionHints = []struct{ has, next string }{
 	{"timeout", "no answer: is the service's machine up, and does a firewall between drop the packets?"},
 	{"deadline exceeded", "no answer: is the service's machine up, and does a firewall between drop the packets?"},
 }
+
+// hungUp is for a service that ended the connection before a word: its alert may be lost.
+const hungUp = "what listens there hung up: it may have refused this profile's certificate"
 
 func connectionHint(message string) string {
 	for _, h := range connectionHints {

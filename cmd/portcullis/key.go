@@ -164,6 +164,11 @@ copies of the keys may exist; --certificate keeps it, and "key certificate" give
 		if err != nil {
 			return err
 		}
+		if certificate != "" {
+			if err := writable(certificate); err != nil {
+				return &usageError{err: fmt.Errorf("--certificate: nothing was signed: %w", err), hint: "name a file that can be written"}
+			}
+		}
 		got, err := s.DestroyKeys(ctx, sel, func(d *pb.Decision) error {
 			if err := a.showDecision(d); err != nil {
 				return err
@@ -180,7 +185,8 @@ copies of the keys may exist; --certificate keeps it, and "key certificate" give
 			if err = writeFile(certificate, []byte(text)); err == nil {
 				kept = certificate
 			} else {
-				err = fmt.Errorf("keep the certificate, which the answer shows: %w", err)
+				err = &hinted{fmt.Errorf("keep the certificate, which the answer shows: %w", err),
+					"the keys are destroyed; get it again: portcullis key certificate " + bare(got.Decision.GetName()) + " --out FILE"}
 			}
 		}
 		return errors.Join(err, a.show(got, func(t *grid) { keyWork(t, got, "destroyed", kept) }))
@@ -248,5 +254,6 @@ func keyWork(t *grid, got *pb.SignDecisionResponse, what, kept string) {
 		t.line("the certificate of destruction is in %s", kept)
 	default:
 		t.text("", w.Certificate)
+		t.line("to get it again: portcullis key certificate %s", bare(got.Decision.GetName()))
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -50,6 +50,7 @@ type manifest struct {
 	dir     string
 	lines   *lines
 	entries map[string]entry
+	damaged int // lines that were taken out when it was opened
 }
 
 // openManifest opens the manifest of a folder, or begins it. A folder holds the images of
@@ -58,18 +59,22 @@ func openManifest(dir string, head manifestHead) (*manifest, error) {
 	m := &manifest{dir: dir, entries: map[string]entry{}}
 	path := filepath.Join(dir, manifestName)
 	var found *manifestHead
+	var whole [][]byte
 	l, err := openLines(path, func(line []byte) error {
 		if found == nil {
 			found = &manifestHead{}
 			if err := json.Unmarshal(line, found); err != nil || found.Version != 1 {
 				return usagef("is no manifest of this program; give another --out")
 			}
+			whole = append(whole, bytes.Clone(line))
 			return nil
 		}
 		var e entry
-		if err := json.Unmarshal(line, &e); err != nil {
-			return nil // the image is as good as absent
+		if err := json.Unmarshal(line, &e); err != nil || e.Handle == "" || e.File != imageName(e.Modality, e.Handle, e.ContentType) {
+			m.damaged++ // the image is as good as absent
+			return nil
 		}
+		whole = append(whole, bytes.Clone(line))
 		m.entries[e.Handle] = e
 		return nil
 	})
@@ -85,6 +90,12 @@ func openManifest(dir string, head manifestHead) (*manifest, error) {
 			_ = l.close()
 			return nil, &usageError{err: fmt.Errorf("%s: the folder holds images of %s, not of %s", dir, found.Grant, head.Grant), hint: "give another --out: each grant has its folder"}
 		}
+		if m.damaged > 0 {
+			if err := l.replace(whole); err != nil {
+				_ = l.close()
+				return nil, err
+			}
+		}
 		return m, nil
 	}
 	if err := errors.Join(l.append(head), l.sync()); err != nil {
@@ -97,11 +108,11 @@ func openManifest(dir string, head manifestHead) (*manifest, error) {
 // has says whether the image of a handle lies in the folder just as it came.
 func (m *manifest) has(handle string) (bool, error) {
 	e, ok := m.entries[handle]
-	if !ok || e.File != imageName(e.Modality, e.Handle, e.ContentType) {
+	if !ok {
 		return false, nil
 	}
-	f, err := os.Open(filepath.Join(m.dir, e.File))
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := openRegular(filepath.Join(m.dir, e.File))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
 		return false, nil
 	}
 	if err != nil {

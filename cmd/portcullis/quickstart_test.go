@@ -21,6 +21,7 @@ import (
 
 	"github.com/portcullis/portcullis/certs"
 	"github.com/portcullis/portcullis/internal/devvault"
+	"github.com/portcullis/portcullis/internal/tlog"
 )
 
 // trial is the folder of the development daemon in the quickstarts.
@@ -85,18 +86,24 @@ func (n *newcomer) operates() {
 		}
 		profiles[name] = map[string]any{"certificate": pair.Cert, "key": pair.Key}
 	}
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{data, filepath.Join(n.dir, "shipped")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.write("etc/vault-ca.pem", readFile(t, hc.CACert()))
 	elsewhere := map[string]string{
 		"/etc/portcullis": etc, "/var/lib/portcullis": data, "/var/log/vault": n.dir, "127.0.0.1:8443": "127.0.0.1:0",
+		"/mnt/checkpoints": filepath.Join(n.dir, "shipped"),
 	}
 	steps := blocks(n.page("quickstart-operator.md"), "sh")
 	if len(steps) != 6 {
 		t.Fatalf("the page has %d blocks; this test knows six: Vault, configuration, backup, restore, credential, roles", len(steps))
 	}
-	n.does("operator", elsewhere, steps[0], steps[1], steps[5])
+	n.does("operator", elsewhere, steps[0], steps[1])
+	if _, err := tlog.ParseKey(strings.TrimSpace(readFile(t, filepath.Join(n.dir, "log-key.txt")))); err != nil {
+		t.Error(err)
+	}
 
 	if err := pictures(filepath.Join(n.dir, "pics"), "operator"); err != nil {
 		t.Fatal(err)
@@ -104,6 +111,7 @@ func (n *newcomer) operates() {
 	window := "--site north-gate --from $(date -u -d yesterday +%F) --until $(date -u -d tomorrow +%F)"
 	stop := n.serves(authority, profiles)
 	n.does("operator", nil, "portcullis --profile lane capture pics")
+	n.does("operator", elsewhere, steps[5]) // now that the capture role has made the folder of ciphertext
 	n.does("operator", elsewhere, steps[2])
 	n.does("operator", nil, "portcullis --profile lane capture --modality face --captured-at file pics/face")
 	stop()
@@ -167,6 +175,7 @@ func (n *newcomer) serves(authority *certs.Authority, profiles map[string]any) (
 		go func() { _, _ = io.Copy(io.Discard, logs) }() // ends with the process
 		text, err := yaml.Marshal(map[string]any{
 			"server": line.Address, "server_id": authority.ServerID(), "bundle": authority.Bundle(), "profiles": profiles,
+			"log_key": strings.TrimSpace(readFile(n.t, filepath.Join(n.dir, "log-key.txt"))),
 		})
 		if err != nil {
 			n.t.Fatal(err)
@@ -213,7 +222,7 @@ func newNewcomer(t *testing.T) *newcomer {
 	for name, target := range map[string]string{
 		"bin/sqlite3": self, "bin/vault": hc, "bin/grpcurl": strings.TrimSpace(string(path)),
 		// What of the checkout the pages name.
-		"go.mod": root + "/go.mod", "go.sum": root + "/go.sum", "proto": root + "/proto", "vault": root + "/vault",
+		"go.mod": root + "/go.mod", "go.sum": root + "/go.sum", "proto": root + "/proto", "vault": root + "/vault", "internal": root + "/internal",
 	} {
 		if err := os.Symlink(target, filepath.Join(n.dir, name)); err != nil {
 			t.Fatal(err)

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/client"
@@ -17,7 +20,7 @@ import (
 // holds.
 type outcome struct {
 	Time     string         `json:"time"`
-	File     string         `json:"file"` // below the folder that is watched; else as it was given
+	File     fileName       `json:"file"` // below the folder that is watched; else as it was given
 	Modality vault.Modality `json:"modality"`
 	// Status is stored, repeated, known, refused, failed (tried again), begun (the answer is
 	// not known yet) or gone (it vanished before it was stored).
@@ -55,19 +58,60 @@ func (s stored) outcome(now time.Time) outcome {
 	return o
 }
 
+// fileName is the name of a file, which need not be UTF-8. In JSON and on a terminal each byte
+// that is not UTF-8 stands as \xHH, and a backslash as two, so no two names look the same.
+type fileName string
+
+// MarshalText writes the name so that every name has a text of its own.
+func (n fileName) MarshalText() ([]byte, error) {
+	if utf8.ValidString(string(n)) && !strings.Contains(string(n), `\`) {
+		return []byte(n), nil
+	}
+	var out []byte
+	for rest := string(n); rest != ""; {
+		r, size := utf8.DecodeRuneInString(rest)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			out = fmt.Appendf(out, `\x%02x`, rest[0])
+		case r == '\\':
+			out = append(out, `\\`...)
+		default:
+			out = append(out, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	return out, nil
+}
+
+// UnmarshalText reads what MarshalText wrote. A backslash that it would not have written stands
+// for itself.
+func (n *fileName) UnmarshalText(b []byte) error {
+	var out []byte
+	for i := 0; i < len(b); i++ {
+		if b[i] == '\\' && i+1 < len(b) && b[i+1] == '\\' {
+			i++
+		} else if b[i] == '\\' && i+3 < len(b) && b[i+1] == 'x' {
+			if c, err := hex.DecodeString(string(b[i+2 : i+4])); err == nil {
+				out = append(out, c[0])
+				i += 3
+				continue
+			}
+		}
+		out = append(out, b[i])
+	}
+	*n = fileName(out)
+	return nil
+}
+
+func (n fileName) String() string {
+	b, _ := n.MarshalText() // it has no errors
+	return string(b)
+}
+
 // openResults opens a watch's file of results and gives the newest line of each file.
 func openResults(path string) (*lines, map[string]outcome, error) {
 	last := map[string]outcome{}
-	l, err := openLines(path, func(line []byte) error {
-		var o outcome
-		if json.Unmarshal(line, &o) != nil || o.File == "" {
-			return nil // no line of ours: what it was about is asked for again
-		}
-		if last[o.File] = o; o.Status == "gone" {
-			delete(last, o.File)
-		}
-		return nil
-	})
+	l, err := openLines(path, newest(last))
 	if errors.Is(err, errInUse) {
 		return nil, nil, &hinted{fmt.Errorf("file of results: %w", err), "end the other \"capture\" of this folder first"}
 	}
@@ -77,12 +121,27 @@ func openResults(path string) (*lines, map[string]outcome, error) {
 	return l, last, nil
 }
 
+// newest keeps the newest line of each file in last.
+func newest(last map[string]outcome) func(line []byte) error {
+	return func(line []byte) error {
+		var o outcome
+		if json.Unmarshal(line, &o) != nil || o.File == "" {
+			return nil // no line of ours: what it was about is asked for again
+		}
+		if last[string(o.File)] = o; o.Status == "gone" {
+			delete(last, string(o.File))
+		}
+		return nil
+	}
+}
+
 // errUnchanged says that a file's picture is stored already, and only its time is another.
 var errUnchanged = errors.New("stored before")
 
 // job is one version of a file that is to be stored.
 type job struct {
-	name    string // below the folder
+	folder  fs.FileInfo // which folder that was
+	name    string      // below the folder
 	picture picture
 	version fileVersion // that had settled
 	last    outcome     // what is known of the file, may be zero

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		Setup:               d.setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": exitCode, "grab": grab, "json": jsonValue, "mode": fileMode,
+			"until": until, "paint": paint, "flip": flip, "forge": d.forge,
 		},
 	})
 }
@@ -157,10 +158,11 @@ func (d *daemon) setup(env *testscript.Env) error {
 		"portcullis.yaml": func(map[string]any) {},
 		"away.yaml":       func(c map[string]any) { c["server"] = "127.0.0.1:1" },
 		"wrong-id.yaml":   func(c map[string]any) { c["server_id"] = "spiffe://portcullis.example/somebody-else" },
+		"no-log-key.yaml": func(c map[string]any) { delete(c, "log_key") },
 	} {
 		c := map[string]any{
 			"server": d.config["server"], "server_id": d.config["server_id"],
-			"bundle": d.authority.Bundle(), "profiles": profiles,
+			"bundle": d.authority.Bundle(), "log_key": d.config["log_key"], "profiles": profiles,
 		}
 		change(c)
 		text, err := yaml.Marshal(c)
@@ -183,6 +185,8 @@ func (d *daemon) setup(env *testscript.Env) error {
 	day := func(n int) string { return time.Now().UTC().AddDate(0, 0, n).Format(time.DateOnly) }
 	env.Setenv("PORTCULLIS_CONFIG", filepath.Join(conf, "portcullis.yaml"))
 	env.Setenv("NAME", name)
+	env.Setenv("LOG_KEY", fmt.Sprint(d.config["log_key"]))
+	env.Setenv("SHIPPED", filepath.Join(d.dir, "checkpoints"))
 	env.Setenv("FROM", day(-2))
 	env.Setenv("UNTIL", day(2))
 	if err := d.sick(env, name); err != nil {

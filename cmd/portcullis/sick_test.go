@@ -78,7 +78,8 @@ func (d *daemon) sick(env *testscript.Env, name string) error {
 		"no-port.yaml": func(c map[string]any) { c["server"] = "127.0.0.1" },
 	} {
 		c := map[string]any{
-			"server": d.config["server"], "server_id": d.config["server_id"], "bundle": d.authority.Bundle(), "profiles": profiles,
+			"server": d.config["server"], "server_id": d.config["server_id"], "bundle": d.authority.Bundle(), "log_key": d.config["log_key"],
+			"profiles": profiles,
 		}
 		change(c)
 		text, err := yaml.Marshal(c)

@@ -27,6 +27,7 @@ type health struct {
 	Serving  bool              `json:"serving"`
 	Services map[string]bool   `json:"services"` // by the last part of their names
 	Parts    map[string]string `json:"parts"`    // up, down or sealed
+	Reasons  map[string]string `json:"reasons"`  // why those parts are not up that are not
 	Time     string            `json:"time"`
 	// Offset is how far this machine's clock is ahead of the service's, in seconds, and
 	// Doubt how far off that may be.
@@ -85,6 +86,9 @@ type adminStatus struct {
 type auditorStatus struct {
 	Size   int64  `json:"log_size"`
 	Newest string `json:"newest_event_time"` // empty if there is none
+	// Signed is how many events the newest checkpoint covers, which fits the one that was seen
+	// before. Null without a log_key: then nothing was checked.
+	Signed *int64 `json:"checkpoint_size"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -93,8 +97,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "tell how the service is, and what matters to you",
 		Long: `Status says who the service takes you for, whether it serves, how far the two clocks are apart,
 and what matters to your role: a lane its site; a contractor its grants that live, with what is left
-of them, and the tokens that are kept; an admin what waits; an auditor how long the log is. Kept
-tokens of grants that the service says are over are removed.
+of them, and the tokens that are kept; an admin what waits; an auditor how long the log is, and how
+much of it the newest checkpoint covers, which is compared with the one seen before. Kept tokens of
+grants that the service says are over are removed.
 
 It exits with 0 only if all that the service offers is served, 3 if you are suspended, 4 if not.
 If something is wrong, "portcullis doctor" looks for the cause.`,
@@ -142,12 +147,15 @@ func (a *app) look(ctx context.Context, s *session) (*overview, error) {
 		ID: st.Id, Role: st.Role, Profile: s.name, Config: s.file, answer: st,
 		Standing: standing(st), StandingReason: st.StandingReason,
 		Service: health{
-			Address: s.client.Address, Version: st.Version, Services: map[string]bool{}, Parts: map[string]string{},
+			Address: s.client.Address, Version: st.Version, Services: map[string]bool{}, Parts: map[string]string{}, Reasons: map[string]string{},
 			Time: when(st.ServerTime), Offset: offset.Seconds(), Doubt: doubt.Seconds(),
 		},
 	}
 	for _, p := range st.Parts {
 		o.Service.Parts[p.Name] = partWord(p)
+		if p.Reason != "" {
+			o.Service.Reasons[p.Name] = p.Reason
+		}
 	}
 	served, err := s.Health(ctx)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/client"
 	"github.com/portcullis/portcullis/vault/wire"
 )
 
@@ -169,7 +171,14 @@ func auditorLog(ctx context.Context, s *session, o *overview) error {
 		}
 		o.Auditor.Newest = ev.At
 	}
-	return nil
+	at, err := s.Checkpoint(ctx)
+	if errors.Is(err, client.ErrNoLogKey) {
+		return nil
+	}
+	if err == nil {
+		o.Auditor.Signed = &at.Size
+	}
+	return err
 }
 
 // mostShown is how many lines of one kind a table shows.
@@ -191,9 +200,17 @@ func (o *overview) show(t *grid, a *app) {
 	}
 	t.row("serving", serves)
 	for _, p := range o.answer.GetParts() {
-		if word := partWord(p); word != "up" {
-			t.row(p.Name, word)
+		word := partWord(p)
+		if word == "up" {
+			continue
 		}
+		if p.Reason != "" {
+			word += ": " + p.Reason
+		}
+		if next := hints[vault.Reason(p.Reason)]; next != "" {
+			word += ": " + next
+		}
+		t.row(p.Name, word)
 	}
 	t.row("its time", o.Service.Time+", "+clockWords(seconds(o.Service.Offset), seconds(o.Service.Doubt)))
 	switch {
@@ -206,6 +223,7 @@ func (o *overview) show(t *grid, a *app) {
 		o.Admin.show(t, o.answer.GetWork())
 	case o.Auditor != nil:
 		t.row("log", fmt.Sprintf("%s, the newest of %s", count(o.Auditor.Size, "event"), atLeast(o.Auditor.Newest)))
+		t.row("checkpoint", o.Auditor.checkpointWords())
 	}
 }
 
@@ -288,4 +306,15 @@ func decisionAbout(d *pb.Decision) string {
 		}
 	}
 	return bare(d.GetName())
+}
+
+// checkpointWords says how far the newest checkpoint comes.
+func (au *auditorStatus) checkpointWords() string {
+	switch {
+	case au.Signed == nil:
+		return "not checked"
+	case *au.Signed < au.Size:
+		return fmt.Sprintf("signed up to %d, %s behind; fits what was seen before", *au.Signed, count(au.Size-*au.Signed, "event"))
+	}
+	return fmt.Sprintf("signed up to %d; fits what was seen before", *au.Signed)
 }

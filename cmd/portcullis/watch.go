@@ -27,6 +27,7 @@ const (
 	firstPause  = time.Second      // while the service is away
 	mostPause   = time.Minute
 	sayAgain    = 5 * time.Minute // that it is still away
+	lookAgain   = time.Second     // while the folder can not be read
 	firstRedo   = 30 * time.Second
 	mostRedo    = 15 * time.Minute // between tries of a file that can not be read
 )
@@ -52,8 +53,11 @@ type watch struct {
 	busy    map[string]bool          // files in ready and under way
 	under   int                      // jobs under way
 	away    *outage
-	stuck   map[string]bool // stored files that can not be removed
+	stuck   map[string]bool // files of which was said that they can not be removed or read
+	folder  fs.FileInfo     // which folder it is, while that is at dir
+	file    string          // the results, as they were given
 	blind   bool            // the last look at the folder failed
+	looked  time.Time       // when the folder was last looked at
 	counts  map[string]int
 }
 
@@ -75,32 +79,28 @@ type outage struct {
 func (a *app) watch(ctx context.Context, c *client.Client, w *watch, file string) error {
 	var err error
 	if w.dir, err = filepath.EvalSymlinks(w.dir); err != nil {
-		return &usageError{err: err}
+		return &usageError{err: ownWords(err)}
 	}
-	if info, err := os.Stat(w.dir); err != nil || !info.IsDir() {
+	if w.folder, err = os.Stat(w.dir); err != nil || !w.folder.IsDir() {
 		return usagef("%s: --watch keeps up with a folder", w.dir)
 	}
 	if w.only == "" && !w.has(vault.Face) && !w.has(vault.Plate) {
 		return usagef("%s: has no folders face and plate; say what its pictures show, with --modality", w.dir)
 	}
-	if file == "" {
-		file = resultsFile(w.dir)
+	if w.file = file; file == "" {
+		w.file = resultsFile(w.dir)
 	}
-	if w.results, w.last, err = openResults(file); err != nil {
+	if w.results, w.last, err = openResults(w.file); err != nil {
 		return err
 	}
 	defer w.results.close()
 	if w.notices, err = fsnotify.NewWatcher(); err != nil {
 		return fmt.Errorf("watch the folder: %w", err)
 	}
-	defer w.notices.Close()
+	defer func() { _ = w.notices.Close() }() // it may be another one by then
 	w.fresh, w.redo, w.counts = map[string]sighting{}, map[string]time.Duration{}, map[string]int{}
 	w.busy, w.stuck = map[string]bool{}, map[string]bool{}
-	for name, o := range w.last {
-		if w.retry && o.Status == "refused" {
-			delete(w.last, name)
-		}
-	}
+	w.forgiveRefused()
 
 	// Calls under way outlive the interrupt for a while, so that their answers are known.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -109,7 +109,7 @@ func (a *app) watch(ctx context.Context, c *client.Client, w *watch, file string
 	queue, done := make(chan *job), make(chan *job, w.parallel+1)
 	go w.dispatch(work, storer, queue, done)
 	defer storer.Wait()
-	w.say("keeping up with %s; results in %s", w.dir, file)
+	w.say("keeping up with %s; results in %s", w.dir, w.file)
 	err = w.loop(ctx, queue, done)
 	close(queue)
 	time.AfterFunc(endGrace, cancel)
@@ -184,67 +184,14 @@ func (w *watch) loop(ctx context.Context, queue chan<- *job, done <-chan *job) e
 		case <-rescan.C:
 			err = w.look(w.dir)
 		case <-tick.C:
-			w.ripen()
+			if w.ripen(); w.blind && time.Since(w.looked) >= lookAgain {
+				err = w.look(w.dir)
+			}
 		}
 		if err != nil {
 			return err
 		}
 	}
-}
-
-func (w *watch) notice(e fsnotify.Event) error {
-	if info, err := os.Lstat(e.Name); err == nil && info.IsDir() {
-		return w.look(e.Name)
-	}
-	return w.see(e.Name)
-}
-
-// look goes through a folder and those below it. What it can not read it looks for again
-// later; its errors are those of the file of results.
-func (w *watch) look(dir string) error {
-	there := map[string]bool{}
-	whole := true
-	var broken error
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			whole = whole && (errors.Is(err, fs.ErrNotExist) && path != w.dir)
-			if path == w.dir && !w.blind {
-				w.say("can not read the folder: %v", err)
-			}
-			if path == w.dir {
-				w.blind = true
-			}
-			return nil
-		case d.IsDir():
-			if path != w.dir && (hidden(d.Name()) || !w.ours(path)) {
-				return fs.SkipDir
-			}
-			// Where the system gives no more notices, the next look finds what is new.
-			_ = w.notices.Add(path)
-			return nil
-		}
-		there[w.name(path)] = true
-		if broken = w.see(path); broken != nil {
-			return fs.SkipAll
-		}
-		return nil
-	})
-	if broken != nil || dir != w.dir || !whole {
-		return broken
-	}
-	if w.blind {
-		w.blind = false
-		w.say("the folder can be read again")
-	}
-	for name := range w.last {
-		if !there[name] && !w.busy[name] {
-			if err := w.vanished(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (w *watch) name(path string) string {
@@ -280,7 +227,14 @@ func (w *watch) see(path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return w.vanished(name)
 	}
-	if err != nil || !info.Mode().IsRegular() {
+	if err != nil {
+		return nil
+	}
+	if !info.Mode().IsRegular() {
+		if !w.stuck[name] {
+			w.stuck[name] = true
+			w.say("%s is passed over: %v", fileName(name), errNotRegular)
+		}
 		return nil
 	}
 	v := versionOf(info)
@@ -288,8 +242,7 @@ func (w *watch) see(path string) error {
 		switch {
 		case last.stored() && w.remove:
 			// It was stored and its line is on the disk, and then the process ended.
-			w.unlink(path, v)
-			return nil
+			return w.unlink(path, v)
 		case last.stored(), last.Status == "refused":
 			return nil
 		}
@@ -302,6 +255,9 @@ func (w *watch) see(path string) error {
 
 // vanished forgets a file that is there no more.
 func (w *watch) vanished(name string) error {
+	if !w.there() {
+		return nil // the folder is away, and its file may be with it
+	}
 	last, ok := w.last[name]
 	delete(w.last, name)
 	delete(w.fresh, name)
@@ -336,8 +292,8 @@ func (w *watch) ripen() {
 	slices.Sort(ripe)
 	for _, name := range ripe {
 		path := filepath.Join(w.dir, filepath.FromSlash(name))
-		j := &job{name: name, picture: picture{path, w.modality(path)}, version: w.fresh[name].version, last: w.last[name]}
-		j.out = outcome{File: name, Modality: j.picture.modality}
+		j := &job{folder: w.folder, name: name, picture: picture{path, w.modality(path)}, version: w.fresh[name].version, last: w.last[name]}
+		j.out = outcome{File: fileName(name), Modality: j.picture.modality}
 		j.out.setVersion(j.version)
 		delete(w.fresh, name)
 		w.busy[name] = true
@@ -357,6 +313,12 @@ func (w *watch) finish(jobs []*job) error {
 	for _, j := range jobs {
 		err := j.result.Err
 		switch {
+		case j.folder != w.folder: // of a folder that is somewhere else now: what is here is looked at anew
+			delete(w.busy, j.name)
+			if err := w.see(j.picture.path); err != nil {
+				return err
+			}
+			continue
 		case errors.Is(err, errChanging), errors.Is(err, fs.ErrNotExist):
 			delete(w.busy, j.name)
 			if err := w.see(j.picture.path); err != nil {
@@ -398,12 +360,19 @@ func (w *watch) finish(jobs []*job) error {
 		return fmt.Errorf("file of results: %w", err)
 	}
 	for _, j := range told {
+		w.last[j.name] = j.out
+	}
+	if err := w.durable(); err != nil && !errors.Is(err, errAway) {
+		return err
+	}
+	for _, j := range told {
 		w.counts[j.out.Status]++
 		w.tell(j.out)
-		w.last[j.name] = j.out
 		delete(w.busy, j.name)
 		if w.remove && j.out.stored() {
-			w.unlink(j.picture.path, j.version)
+			if err := w.unlink(j.picture.path, j.version); err != nil {
+				return err
+			}
 		}
 		if err := w.see(j.picture.path); err != nil {
 			return err
@@ -427,18 +396,26 @@ func (w *watch) again(j *job) {
 	}
 }
 
-func (w *watch) unlink(path string, v fileVersion) {
+// unlink removes a file that is stored, if that is still written down where it is looked for.
+func (w *watch) unlink(path string, v fileVersion) error {
+	switch err := w.durable(); {
+	case errors.Is(err, errAway):
+		return nil // once the folder is there again
+	case err != nil:
+		return err
+	}
 	name := w.name(path)
 	err := unlink(path, v)
 	if err == nil {
 		delete(w.last, name)
 		delete(w.stuck, name)
-		return
+		return nil
 	}
 	if !w.stuck[name] {
 		w.stuck[name] = true
-		w.say("%s is stored, but can not be removed: %v", name, err)
+		w.say("%s is stored, but can not be removed: %v", fileName(name), err)
 	}
+	return nil
 }
 
 // outage notes that the service takes nothing now, whatever the picture.
@@ -489,7 +466,7 @@ func (w *watch) tell(o outcome) {
 	if o.Error != nil {
 		about = o.Error.Message
 	}
-	fmt.Fprintln(w.app.stdout, strings.TrimSpace(fmt.Sprintf("%s %-8s %s %s", o.Time, o.Status, printable(o.File), printable(about))))
+	fmt.Fprintln(w.app.stdout, strings.TrimSpace(fmt.Sprintf("%s %-8s %s %s", o.Time, o.Status, printable(o.File.String()), printable(about))))
 }
 
 func (w *watch) summary() {

@@ -146,7 +146,7 @@ func results(t *testing.T, dir string) map[string][]outcome {
 	for s := bufio.NewScanner(f); s.Scan(); {
 		var o outcome
 		if json.Unmarshal(s.Bytes(), &o) == nil {
-			all[o.File] = append(all[o.File], o)
+			all[string(o.File)] = append(all[string(o.File)], o)
 		}
 	}
 	return all

@@ -19,6 +19,8 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 
+	"github.com/portcullis/portcullis/internal/hcvault"
+	"github.com/portcullis/portcullis/internal/identity"
 	"github.com/portcullis/portcullis/internal/imaging"
 	"github.com/portcullis/portcullis/internal/tlog"
 	"github.com/portcullis/portcullis/vault/breach"
@@ -142,6 +144,12 @@ const (
 	mostPixels       = 500_000_000
 )
 
+// The least times after which what no record names is put aside, and destroyed.
+const (
+	leastGrace = 10 * time.Minute
+	leastKeep  = 24 * time.Hour
+)
+
 // The roles of a process. Each has a credential of its own at Vault, but for release, which
 // has none.
 const (
@@ -196,14 +204,34 @@ func envName(key string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "__"))
 }
 
+// envKey gives the key of an environment variable.
+func envKey(name string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "__", "."))
+}
+
 // loadConfig reads the file (if one is named), the environment and the flags, each over the
-// one before, and checks the whole. A key that is none is refused, wherever it stands.
+// one before, and checks the whole. A key that is none is refused, wherever it stands. Files that
+// the configuration names are for [config.inspect] to look at.
 func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, error) {
+	c, err := readConfig(path, environ, flags)
+	if err == nil {
+		err = c.check()
+	}
+	if err != nil {
+		return c, misconfigured{err}
+	}
+	return c, nil
+}
+
+func readConfig(path string, environ []string, flags *pflag.FlagSet) (config, error) {
 	c := defaultConfig()
 	k := koanf.New(".")
 	if path != "" {
 		if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
 			return c, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		if err := unknownKeys(path, k.Keys()); err != nil {
+			return c, err
 		}
 		for _, s := range settings {
 			if p := k.String(s.key); s.path && p != "" && !filepath.IsAbs(p) {
@@ -213,11 +241,14 @@ func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, er
 			}
 		}
 	}
+	if err := unknownVariables(environ); err != nil {
+		return c, err
+	}
 	err := k.Load(env.Provider(".", env.Opt{
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(name, value string) (string, any) {
-			return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "__", ".")), value
+			return envKey(name), value
 		},
 	}), nil)
 	if err != nil {
@@ -225,8 +256,7 @@ func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, er
 	}
 	if flags != nil {
 		given := posflag.ProviderWithFlag(flags, ".", k, func(f *pflag.Flag) (string, any) {
-			known := slices.ContainsFunc(settings, func(s setting) bool { return s.key == f.Name })
-			if !known || !f.Changed {
+			if !isSetting(f.Name) || !f.Changed {
 				return "", nil
 			}
 			return f.Name, posflag.FlagVal(flags, f)
@@ -235,30 +265,18 @@ func loadConfig(path string, environ []string, flags *pflag.FlagSet) (config, er
 			return c, fmt.Errorf("flags: %w", err)
 		}
 	}
-	if err := known(k.Keys()); err != nil {
-		return c, err
-	}
 	err = k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		Result: &c, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
 		DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {
-		return c, fmt.Errorf("configuration: %w", err)
+		lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' })
+		return c, fmt.Errorf("configuration: %s", strings.Join(lines, " "))
 	}
-	return c, c.check()
+	return c, nil
 }
 
-// known refuses keys that are none.
-func known(keys []string) error {
-	var errs []error
-	for _, k := range keys {
-		if !slices.ContainsFunc(settings, func(s setting) bool { return s.key == k }) {
-			errs = append(errs, fmt.Errorf("configuration: there is no setting %q (see portcullisd help serve)", k))
-		}
-	}
-	return errors.Join(errs...)
-}
-
+// check looks at the values alone.
 func (c config) check() error {
 	var errs []error
 	for _, s := range settings {
@@ -266,18 +284,34 @@ func (c config) check() error {
 			errs = append(errs, fmt.Errorf("configuration: %s must not be empty (or %s, or --%s)", s.key, envName(s.key), s.key))
 		}
 	}
-	for _, r := range c.roles() {
+	for i, r := range c.roles() {
 		if c.Roles != "" && !slices.Contains(allRoles, r) {
 			errs = append(errs, fmt.Errorf("configuration: roles: there is no role %q; there are %s", r, strings.Join(allRoles, ",")))
+		} else if slices.Contains(c.roles()[:i], r) {
+			errs = append(errs, fmt.Errorf("configuration: roles: %s stands there twice", r))
 		}
 	}
-	if c.Audit.Signer != signerFile && c.Audit.Signer != signerVault {
+	for _, f := range []struct {
+		key, is string
+		check   func(string) error
+	}{
+		{"listen", c.Listen, checkAddress},
+		{"metrics.listen", c.Metrics.Listen, checkAddress},
+		{"trust_domain", c.TrustDomain, identity.CheckTrustDomain},
+		{"vault.address", c.Vault.Address, hcvault.CheckAddress},
+		{"vault.mount", c.Vault.Mount, hcvault.CheckMount},
+	} {
+		if err := f.check(f.is); f.is != "" && err != nil {
+			errs = append(errs, fmt.Errorf("configuration: %s: %w", f.key, err))
+		}
+	}
+	if c.Audit.Signer != "" && c.Audit.Signer != signerFile && c.Audit.Signer != signerVault {
 		errs = append(errs, fmt.Errorf("configuration: audit.signer is %q, and must be %s or %s", c.Audit.Signer, signerFile, signerVault))
 	}
 	if slices.Contains(c.roles(), roleAdmin) && c.Audit.Signer == signerFile && c.Audit.Key == "" {
 		errs = append(errs, fmt.Errorf("configuration: audit.key must name the file of the log's signing key (or %s, or --audit.key); portcullisd log-key --create makes it", envName("audit.key")))
 	}
-	if c.TrustDomain != "" {
+	if c.TrustDomain != "" && identity.CheckTrustDomain(c.TrustDomain) == nil {
 		if err := tlog.CheckOrigin(c.origin()); err != nil {
 			errs = append(errs, fmt.Errorf("configuration: audit.origin: %w", err))
 		}
@@ -296,15 +330,15 @@ func (c config) check() error {
 	}{
 		{"audit.max_lag", c.Audit.MaxLag, time.Second, 10 * time.Minute, "from 1s to 10m, such as 10s"},
 		{"audit.ship_every", c.Audit.ShipEvery, time.Second, 24 * time.Hour, "from 1s to 24h, such as 1m"},
-		{"reconcile.grace", c.Reconcile.Grace, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 1h"},
-		{"reconcile.keep", c.Reconcile.Keep, 24 * time.Hour, 365 * 24 * time.Hour, "from 24h to 8760h, such as 168h"},
+		{"reconcile.grace", c.Reconcile.Grace, leastGrace, 7 * 24 * time.Hour, "from 10m to 168h, such as 1h"},
+		{"reconcile.keep", c.Reconcile.Keep, leastKeep, 365 * 24 * time.Hour, "from 24h to 8760h, such as 168h"},
 		{"reconcile.every", c.Reconcile.Every, 10 * time.Minute, 7 * 24 * time.Hour, "from 10m to 168h, such as 24h"},
 	} {
 		if d.is < d.least || d.is > d.most {
 			errs = append(errs, fmt.Errorf("configuration: %s is %s, and must be %s", d.key, d.is, d.text))
 		}
 	}
-	if _, err := logger(io.Discard, c.Log.Level); err != nil {
+	if _, err := logger(io.Discard, c.Log.Level); c.Log.Level != "" && err != nil {
 		errs = append(errs, fmt.Errorf("configuration: %w", err))
 	}
 	return errors.Join(errs...)

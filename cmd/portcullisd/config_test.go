@@ -18,6 +18,7 @@ tls: {certificate: c.pem, key: /keys/k.pem, bundle: b.pem}
 vault: {address: "https://vault:8200", ca: ca.pem, credentials: creds}
 store: {path: facts.db}
 blobs: {path: blobs}
+audit: {key: log.key}
 `
 
 func TestConfigFileEnvironmentFlags(t *testing.T) {
@@ -65,8 +66,9 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 	}{
 		{text: whole + "listne: x\n", want: `"listne"`},
 		{text: strings.Replace(whole, "ca: ca.pem", "ca: ca.pem, cert: x", 1), want: `"vault.cert"`},
-		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: `"listne"`},
+		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: "PORTCULLISD_LISTNE"},
 		{text: strings.Replace(whole, "blobs: {path: blobs}", "", 1), want: "blobs.path"},
+		{text: strings.Replace(whole, "key: log.key", "max_lag: 5s", 1), want: "audit.key must name"},
 		{text: bare + "roles: release,grants\n", want: "vault.credentials"},
 		{text: whole + "images: {max_bytes: many}\n", want: "max_bytes"},
 		{text: whole + "reconcile: {grace: 9m}\n", want: "reconcile.grace is 9m0s, and must be from 10m to 168h"},

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -54,10 +55,12 @@ type daemon struct {
 	measuring *measuring
 	parts     parts
 	checks    checks
+	looked    atomic.Bool // for a restore, since this process started, with success
 
 	stop    context.CancelFunc // ends what runs in the background
 	running sync.WaitGroup
 	served  chan error // what Serve returned
+	foreign chan error // Vault belongs to another database
 	once    sync.Once
 	closed  error
 }
@@ -65,6 +68,9 @@ type daemon struct {
 // start wires a service and serves. When it returns without error, calls are taken.
 func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	if err := noCoreDumps(); err != nil {
+		return nil, err
+	}
+	if err := cfg.inspect(); err != nil {
 		return nil, err
 	}
 	files, err := identity.LoadFiles(cfg.TLS.Certificate, cfg.TLS.Key, cfg.TLS.Bundle)
@@ -93,15 +99,25 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	}
 
 	creds := identity.NewServer(files, cfg.TrustDomain, identity.Options{Refused: func(addr string, err error) {
-		log.Warn("connection refused", "address", addr, "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, identity.ErrSilent) {
+			level = slog.LevelDebug // a probe of the port, which monitoring sends all day
+		}
+		log.Log(context.Background(), level, "connection not admitted", "address", addr, "error", err)
 	}})
-	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1)}
+	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1), foreign: make(chan error, 1)}
 	api := server.Config{
 		Facts: st, Tree: tlog.Reader{Ledger: treeLedger{st}}, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
 		Version: version(), Parts: d.partsNow, Checked: d.checked, MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
 	}
 	if err := d.offer(ctx, cfg, &api, files, creds, blobs); err != nil {
 		return nil, errors.Join(err, lis.Close(), st.Close())
+	}
+	if d.stock != nil {
+		// What the process before found does not hold: anything may have been restored since.
+		if err := d.stock.Withdraw(ctx); err != nil {
+			return nil, errors.Join(err, lis.Close(), st.Close())
+		}
 	}
 	if d.measuring, err = measure(ctx, cfg, log, &api, st); err != nil {
 		return nil, errors.Join(err, lis.Close(), st.Close())
@@ -118,6 +134,14 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		case <-looked:
 		case <-time.After(firstLook):
 		case <-ctx.Done():
+		}
+		select {
+		case err := <-d.foreign:
+			stop()
+			d.running.Wait()
+			hc.Close()
+			return nil, errors.Join(err, lis.Close(), d.measuring.Close(), st.Close())
+		default: // or Wait tells of it
 		}
 	}
 	if d.tree != nil {
@@ -198,6 +222,8 @@ func (d *daemon) Wait(ctx context.Context) error {
 		return d.Close()
 	case err := <-d.served:
 		return errors.Join(err, d.Close())
+	case err := <-d.foreign:
+		return errors.Join(err, d.Close())
 	}
 }
 
@@ -218,8 +244,15 @@ func (d *daemon) Close() error {
 		}
 		d.stop()
 		d.running.Wait()
+		var withdrawn error
+		if d.stock != nil {
+			// Nobody looks any more: what comes to stand here now is not what was looked at.
+			ctx, cancel := context.WithTimeout(context.Background(), storeTime)
+			withdrawn = d.stock.Withdraw(ctx)
+			cancel()
+		}
 		d.hc.Close()
-		d.closed = errors.Join(d.measuring.Close(), d.tree.Close(), d.store.Close())
+		d.closed = errors.Join(withdrawn, d.measuring.Close(), d.tree.Close(), d.store.Close())
 	})
 	return d.closed
 }
@@ -292,6 +325,14 @@ func (l releaseLedger) Update(ctx context.Context, fn func(release.Tx) error) (i
 
 func (l releaseLedger) View(ctx context.Context, fn func(release.Tx) error) error {
 	return l.Store.View(ctx, func(t *store.Tx) error { return fn(t) })
+}
+
+func (l releaseLedger) Scan(ctx context.Context, fn func(release.Tx) error) error {
+	return l.Store.Scan(ctx, func(t *store.Tx) error { return fn(t) })
+}
+
+func (l grantsLedger) Scan(ctx context.Context, fn func(grants.Tx) error) error {
+	return l.Store.Scan(ctx, func(t *store.Tx) error { return fn(t) })
 }
 
 func (l breachLedger) Update(ctx context.Context, fn func(breach.Tx) error) (int64, error) {

@@ -228,13 +228,7 @@ Portcullis runs. In another terminal:
 
   alias p='{{.Portcullis}} --config {{.Dir}}/portcullis.yaml'
 
-  p --profile alice  contractor apply {{.Dir}}/contractor.yaml     # two admins admit a contractor
-  p --profile bob    contractor apply {{.Dir}}/contractor.yaml
-  p --profile alice  purpose apply {{.Dir}}/purpose.yaml           # and sanction a purpose
-  p --profile bob    purpose apply {{.Dir}}/purpose.yaml
-  p --profile lane   capture --modality plate PICTURES             # a lane stores pictures
-  p --profile contractor grant request --help                     # then a contractor asks for a grant
-
+{{.Steps}}
 ready
 `))
 
@@ -246,8 +240,27 @@ func nextSteps(out io.Writer, dir string) error {
 			bin = beside
 		}
 	}
-	var b strings.Builder
-	if err := next.Execute(&b, map[string]string{"Portcullis": bin, "Dir": dir}); err != nil {
+	all := []struct{ do, why string }{
+		{"alice       contractor apply " + dir + "/contractor.yaml", "two admins admit a contractor"},
+		{"bob         contractor apply " + dir + "/contractor.yaml", ""},
+		{"alice       purpose apply " + dir + "/purpose.yaml", "and sanction a purpose"},
+		{"bob         purpose apply " + dir + "/purpose.yaml", ""},
+		{"lane        capture --modality plate PICTURES", "a lane stores pictures"},
+		{"contractor  grant request --help", "then a contractor asks for a grant"},
+	}
+	width := 0
+	for _, s := range all {
+		width = max(width, len(s.do))
+	}
+	var steps, b strings.Builder
+	for _, s := range all {
+		line := "  p --profile " + s.do
+		if s.why != "" {
+			line += strings.Repeat(" ", width-len(s.do)) + "  # " + s.why
+		}
+		fmt.Fprintln(&steps, line)
+	}
+	if err := next.Execute(&b, map[string]string{"Portcullis": bin, "Dir": dir, "Steps": steps.String()}); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(out, b.String())

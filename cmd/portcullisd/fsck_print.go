@@ -51,6 +51,9 @@ func printFsck(out io.Writer, form string, done *breach.Reconciled, rep *breach.
 	if done != nil {
 		fmt.Fprintf(&b, "repaired: %d put aside, %d taken back, %d destroyed after quarantine, %d shut again after a restore; %d left, too young\n",
 			done.Quarantined, done.Returned, done.Destroyed, done.Undone, done.Young)
+		for _, what := range done.Skipped {
+			fmt.Fprintf(&b, "  left out: %s\n", what)
+		}
 	}
 	fmt.Fprintf(&b, "records: %d, of which %d active\n", rep.Records, rep.Active)
 	fmt.Fprintf(&b, "checked: %d ciphertexts by hash, %d keys at Vault, %d events\n", rep.Blobs, rep.Keys, rep.Events)

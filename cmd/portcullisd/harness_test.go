@@ -64,8 +64,8 @@ func (l *logs) String() string {
 	return l.b.String()
 }
 
-// begin starts a Portcullis of its own for the test.
-func begin(t *testing.T) *service {
+// begin starts a Portcullis of its own for the test, as it is configured after the changes.
+func begin(t *testing.T, changes ...func(*config)) *service {
 	t.Helper()
 	s := &service{t: t, dir: t.TempDir(), logs: &logs{}}
 	var err error
@@ -77,6 +77,9 @@ func begin(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	s.cfg.Listen, s.cfg.sweepEvery, s.cfg.markEvery = "127.0.0.1:0", 500*time.Millisecond, time.Hour
+	for _, change := range changes {
+		change(&s.cfg)
+	}
 	s.serve()
 	t.Cleanup(func() {
 		noError(t, s.Close())

@@ -44,7 +44,7 @@ func (d *daemon) watchHealth(ctx context.Context) {
 		storeWas = d.changed("database", storeWas, storeErr)
 		logWas = d.changed("log", logWas, logErr)
 		d.setHealth(ctx, vaultErr == nil, storeErr == nil, logErr == nil)
-		d.parts.looked(vaultErr, storeErr, logErr, time.Now())
+		d.parts.looked(vaultErr, storeErr, logErr, d.checked(ctx), time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -60,7 +60,7 @@ func (d *daemon) look(ctx context.Context) (vaultErr, storeErr, logErr error) {
 	go func() { answered <- d.hc.Health(ctx) }()
 	within, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	storeErr = d.store.View(within, func(tx *store.Tx) error {
+	storeErr = d.store.Glance(within, func(tx *store.Tx) error {
 		lag, _, err := tx.LogLag()
 		if vault.KindOf(err) == vault.DataLoss {
 			logErr, err = err, nil

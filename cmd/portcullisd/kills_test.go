@@ -57,7 +57,7 @@ type killable struct {
 	out         bytes.Buffer // of the child that runs
 }
 
-func beginKillable(t *testing.T) *killable {
+func beginKillable(t *testing.T, changes ...func(*config)) *killable {
 	t.Helper()
 	k := &killable{service: &service{t: t, dir: t.TempDir(), logs: &logs{}}}
 	// Built without the race detector: it is the kills that are tested, many of them.
@@ -74,6 +74,9 @@ func beginKillable(t *testing.T) *killable {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	noError(t, err)
 	k.cfg.Listen = free.Addr().String()
+	for _, change := range changes {
+		change(&k.cfg)
+	}
 	k.daemon = &daemon{lis: boundAt{at: free.Addr()}}
 	noError(t, free.Close())
 	text, err := k.cfg.yaml()
@@ -285,11 +288,13 @@ func (k *killable) verify(what string, n int, l *load) {
 }
 
 // TestKillDaemon: whatever was acknowledged survives kills of the daemon at any instant, and
-// what was not is whole or gone.
+// what was not is whole or gone. Every checkpoint of the log that anybody saw begins the last.
 func TestKillDaemon(t *testing.T) {
 	n := kills(t)
-	k := beginKillable(t)
+	k := beginKillable(t, func(c *config) { c.Audit.ShipEvery = time.Second })
 	k.run()
+	w := k.watch()
+	defer w.end()
 	l := k.load()
 	defer l.end()
 	for range n {
@@ -300,8 +305,10 @@ func TestKillDaemon(t *testing.T) {
 		k.run()
 	}
 	l.end()
+	w.end()
 	k.kill()
 	k.verify("daemon", n, l)
+	k.verifyLog(n, w)
 }
 
 // TestKillVault: the same for kills of Vault.

@@ -6,32 +6,37 @@ import (
 
 	"github.com/portcullis/portcullis/internal/hcvault"
 	"github.com/portcullis/portcullis/internal/server"
+	"github.com/portcullis/portcullis/vault"
 )
 
 // parts remembers how what the daemon stands on was at the last look, for callers who ask
 // why something is not served.
 type parts struct {
 	mu   sync.Mutex
-	last []server.Part // vault, database, log
+	last []server.Part // vault, database, log, restores
 }
 
-// looked takes what a look at Vault, the database and the log found.
-func (p *parts) looked(vaultErr, storeErr, logErr error, at time.Time) {
-	state := func(err error) server.PartState {
-		switch {
-		case err == nil:
-			return server.PartUp
-		case hcvault.Sealed(err):
-			return server.PartSealed
+// looked takes what a look at Vault, the database and the log found, and what the database says
+// of the last look for restores. While the database is away nobody knows of those.
+func (p *parts) looked(vaultErr, storeErr, logErr, restoresErr error, at time.Time) {
+	part := func(name string, err error, why vault.Reason) server.Part {
+		out := server.Part{Name: name, State: server.PartUp, Checked: at}
+		if err != nil {
+			out.State, out.Reason = server.PartDown, why
 		}
-		return server.PartDown
+		if hcvault.Sealed(err) {
+			out.State = server.PartSealed
+		}
+		return out
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last = []server.Part{
-		{Name: "vault", State: state(vaultErr), Checked: at},
-		{Name: server.PartDatabase, State: state(storeErr), Checked: at},
-		{Name: "log", State: state(logErr), Checked: at},
+		part("vault", vaultErr, vault.ReasonVaultUnavailable),
+		part(server.PartDatabase, storeErr, vault.ReasonStoreUnavailable),
+	}
+	if storeErr == nil {
+		p.last = append(p.last, part("log", logErr, vault.ReasonLogBehind), part("restores", restoresErr, vault.ReasonOf(restoresErr)))
 	}
 }
 
@@ -43,9 +48,9 @@ func (d *daemon) partsNow() []server.Part {
 	if d.node == nil {
 		return out
 	}
-	lease := server.Part{Name: "lease", State: server.PartDown, Checked: time.Now()}
+	lease := server.Part{Name: "lease", State: server.PartDown, Checked: time.Now(), Reason: vault.ReasonNoLease}
 	if d.node.Leased() {
-		lease.State = server.PartUp
+		lease.State, lease.Reason = server.PartUp, ""
 	}
 	return append(out, lease)
 }

@@ -83,6 +83,9 @@ func (r *reconciling) step(ctx context.Context) error {
 		return err
 	}
 	r.last = time.Now()
+	for _, what := range done.Skipped {
+		r.log.Error("left out while Vault and the database were checked for a restore: run portcullisd fsck", "what", what)
+	}
 	r.log.Info("reconciled", "records", done.Records, "young", done.Young, "quarantined", done.Quarantined, "waiting", done.Waiting,
 		"returned", done.Returned, "destroyed", done.Destroyed, "undone", done.Undone, "foreign_keys", done.Foreign)
 	return nil
@@ -128,25 +131,37 @@ It may run beside the daemon, on a node that has the admin credential.`,
 			if !cmd.Flags().Changed("keep") {
 				o.keep = cfg.Reconcile.Keep
 			}
+			if err := o.check(); err != nil {
+				return err
+			}
 			return fsck(cmd.Context(), cfg, o, out)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "YAML file")
 	f.BoolVar(&o.repair, "repair", false, "do what is safe, then check")
-	f.DurationVar(&o.grace, "grace", breach.DefaultGrace, "how old an orphan must be to be put aside, instead of reconcile.grace")
-	f.DurationVar(&o.keep, "keep", breach.DefaultKeep, "how long orphans stay aside before they are destroyed, instead of reconcile.keep")
+	f.DurationVar(&o.grace, "grace", breach.DefaultGrace, "how old an orphan must be to be put aside, instead of reconcile.grace; 10m at least")
+	f.DurationVar(&o.keep, "keep", breach.DefaultKeep, "how long orphans stay aside before they are destroyed, instead of reconcile.keep; 24h at least")
 	f.StringVar(&o.output, "output", "table", "table or json")
 	configFlags(f)
 	return cmd
 }
 
+// check holds the times to the least that a configuration may name: fsck runs beside a daemon, and
+// an image that is being stored has no record yet.
+func (o fsckOptions) check() error {
+	if o.grace < leastGrace || o.keep < leastKeep {
+		return fmt.Errorf("--grace must be %s at least, and --keep %s: what is younger may be an image that is being stored", leastGrace, leastKeep)
+	}
+	return nil
+}
+
 func fsck(ctx context.Context, cfg config, o fsckOptions, out io.Writer) (err error) {
 	if o.output != "table" && o.output != "json" {
-		return fmt.Errorf("--output %q is none of table and json", o.output)
+		return misconfigured{fmt.Errorf("--output %q is none of table and json", o.output)}
 	}
 	if o.grace < 0 || o.keep < 0 {
-		return errors.New("--grace and --keep must not be negative")
+		return misconfigured{errors.New("--grace and --keep must not be negative")}
 	}
 	if _, err := os.Stat(cfg.Store.Path); err != nil {
 		return fmt.Errorf("database: %w", err) // opening would make an empty one

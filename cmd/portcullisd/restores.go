@@ -23,7 +23,8 @@ const (
 )
 
 // watchRestores looks every second whether Vault or the database were restored from a copy, and
-// shuts again what that opened. looked is closed after the first time. It returns when ctx ends.
+// shuts again what that opened. looked is closed after the first time. Above a Vault that belongs
+// to another database the daemon ends. It returns when ctx ends.
 func (d *daemon) watchRestores(ctx context.Context, every time.Duration, looked chan<- struct{}) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -35,12 +36,21 @@ func (d *daemon) watchRestores(ctx context.Context, every time.Duration, looked 
 			depth = breach.LookSince
 		}
 		out, err := d.stock.Look(ctx, depth)
+		if err == nil {
+			d.looked.Store(true)
+		}
 		switch now := vault.ReasonOf(err); {
 		case ctx.Err() != nil:
 		case err != nil:
 			deep = time.Time{}
 			if now == "" {
 				now = vault.ReasonInternal
+			}
+			if now == vault.ReasonOtherDatabase {
+				select {
+				case d.foreign <- err:
+				default: // it was told before
+				}
 			}
 			if now != why {
 				d.log.Error("nothing is released until Vault and the database are checked for a restore", "reason", now, "error", err)
@@ -60,6 +70,12 @@ func (d *daemon) watchRestores(ctx context.Context, every time.Duration, looked 
 		}
 		if out.Keys > 0 {
 			d.log.Warn("keys were open or there that must not be; they are shut again", "keys", out.Keys)
+		}
+		for _, what := range out.Skipped {
+			d.log.Error("left out while Vault and the database were checked for a restore: run portcullisd fsck", "what", what)
+		}
+		if out.Unsaved != nil {
+			d.log.Error("how far the log has come can not be remembered beside the ciphertext: an older database may not be found out", "error", out.Unsaved)
 		}
 		if looked != nil {
 			close(looked)
@@ -81,7 +97,8 @@ type checks struct {
 }
 
 // checked says whether releases may rest on the last look that a process with the admin role
-// took: Unavailable if not.
+// took: Unavailable if not. A process with that role rests on none from before its own first one,
+// for it may stand above another Vault than the process did that wrote it down.
 func (d *daemon) checked(ctx context.Context) error {
 	c := &d.checks
 	c.mu.Lock()
@@ -97,9 +114,11 @@ func (d *daemon) checked(ctx context.Context) error {
 	}
 	c.at, c.err = time.Now(), nil
 	switch {
-	case c.at.Before(m.Good.Add(-clockMargin)):
+	case c.at.Before(m.Good.Add(-clockMargin)) && (d.stock == nil || d.looked.Load()):
 	case m.Reason == vault.ReasonLogRolledBack:
 		c.err = vault.E(vault.Unavailable, m.Reason, "the service's database is older than it was: nothing is released before the newest one is restored")
+	case m.Reason == vault.ReasonOtherDatabase:
+		c.err = vault.E(vault.Unavailable, m.Reason, "HashiCorp Vault belongs to another database than the service's: nothing is released")
 	case m.Reason == vault.ReasonVaultUnavailable:
 		c.err = vault.E(vault.Unavailable, m.Reason, "Vault is sealed or away")
 	default:

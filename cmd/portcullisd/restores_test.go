@@ -354,6 +354,7 @@ func TestRolledBackDatabaseReleasesNothing(t *testing.T) {
 				if s.serves(releaseName) || !s.serves(adminName) {
 					t.Fatal("release is served, or admin is not")
 				}
+				wait(t, "the status says why", func() bool { return s.partIs("restores", pb.Part_STATE_DOWN, vault.ReasonLogRolledBack) })
 				time.Sleep(600 * time.Millisecond)
 			}
 			_, now := s.atVault("LIST", "portcullis/keys", s.vault.RootToken(), nil)

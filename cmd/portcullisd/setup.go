@@ -17,12 +17,18 @@ func setupCommand(out io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup --address URL --audit-file FILE --out DIR < TOKEN",
 		Short: "prepare a HashiCorp Vault: mount, policies, roles, audit device; safe to repeat",
-		Long: `Setup prepares a HashiCorp Vault for Portcullis: a transit mount of its own, the
-policies and AppRoles of the daemon's three credentials, the role of grant tokens, and a
-file audit device if none is on. It is safe to repeat.
+		Long: `Setup prepares a HashiCorp Vault for Portcullis: a transit mount of its own, a second
+one with the key that can sign the audit log, the policies and AppRoles of the daemon's
+four credentials, the role of grant tokens, and a file audit device if none is on. It is
+safe to repeat.
 
 It reads an operator's Vault token from standard input and keeps it nowhere. DIR gets one
-file for each credential: capture.json, grants.json and admin.json.
+file for each credential: capture.json, grants.json, admin.json and log.json.
+
+The log's key, <mount>-log/checkpoints, is always made, so that one set-up serves every
+configuration. The daemon signs by it when audit.signer is vault; only then does it need
+log.json. Setup never rotates or replaces that key: with another it would be another log.
+A key by that name that can not be it (another type, exportable) is an error.
 
   vault token create -field=token -ttl=10m | portcullisd setup \
       --address https://vault.internal:8200 --ca vault-ca.pem \

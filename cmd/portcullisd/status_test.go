@@ -59,7 +59,7 @@ func TestStatusTellsWhatIsWrong(t *testing.T) {
 	if w := ask(admin).Work; w.OpenDecisionCount != 0 || len(w.OpenDecisions) != 0 {
 		t.Errorf("after the decisions, what waits is %v", w)
 	}
-	if got := ask(org); got.Standing != pb.Standing_STANDING_ACTIVE || got.Work != nil || got.LogSize != 0 || len(got.Parts) != 3 {
+	if got := ask(org); got.Standing != pb.Standing_STANDING_ACTIVE || got.Work != nil || got.LogSize != 0 || len(got.Parts) != 5 {
 		t.Errorf("a contractor is told %v", got)
 	}
 	if got := ask(s.as(auditor)); got.LogSize != int64(len(s.events())) || got.Work != nil {
@@ -92,6 +92,7 @@ func TestStatusTellsWhatIsWrong(t *testing.T) {
 	is("vault", pb.Part_STATE_UP)
 	noError(t, s.vault.Seal(t.Context()))
 	is("vault", pb.Part_STATE_SEALED)
+	wait(t, "nobody can look for restores", func() bool { return s.partIs("restores", pb.Part_STATE_DOWN, vault.ReasonVaultUnavailable) })
 	noError(t, s.vault.Unseal(t.Context()))
 	is("vault", pb.Part_STATE_UP)
 	noError(t, s.vault.Kill())
@@ -109,4 +110,18 @@ func TestStatusTellsWhatIsWrong(t *testing.T) {
 	s.ddl("ALTER TABLE elsewhere RENAME TO suspended_callers")
 	is(server.PartDatabase, pb.Part_STATE_UP)
 	is("lease", pb.Part_STATE_UP)
+	is("restores", pb.Part_STATE_UP)
+}
+
+// partIs says whether an admin is told that a part is so, for that reason.
+func (s *service) partIs(name string, state pb.Part_State, why vault.Reason) bool {
+	s.t.Helper()
+	got, err := s.as(alice).Identity.GetStatus(s.t.Context(), &pb.GetStatusRequest{})
+	noError(s.t, err)
+	for _, p := range got.Parts {
+		if p.Name == name {
+			return p.State == state && p.Reason == string(why)
+		}
+	}
+	return false
 }

@@ -195,6 +195,9 @@ var limits = []struct {
 		{"calls at once of all", "internal/server", "maxCalls", ""},
 		{"largest headers of a call", "internal/server", "maxHeaders", "bytes"},
 		{"how long a call waits for its turn before it is refused", "internal/server", "busyAfter", ""},
+		{"listings at once that look at all that their grants cover, one of each contractor", "vault/release", "maxScans", ""},
+		{"how long a listing waits for its turn before it is refused", "vault/release", "turnWait", ""},
+		{"how long a large listing is begun anew without looking at all of it again", "vault/release", "fresh", ""},
 		{"how long a request may take to arrive", "internal/server", "receiveTime", ""},
 		{"how long a handshake may take", "internal/identity", "HandshakeTimeout", ""},
 		{"how long a connection without calls is kept", "internal/server", "idle", ""},
@@ -205,7 +208,9 @@ var limits = []struct {
 	{"Ending access:", []limit{
 		{"most of a connection that the kernel is asked to hold", "internal/identity", "SendBuffer", "bytes"},
 		{"how long a process that releases may go on without renewing its lease", "internal/gate", "leaseFor", ""},
+		{"how long before its lease ends it has stopped, and cut its connections", "internal/gate", "cutWithin", ""},
 		{"how often it looks for endings", "internal/gate", "pollEvery", ""},
+		{"how long the answer to suspending a caller waits for Vault, in all", "vault/breach", "disarmTime", ""},
 		{"how often Vault is told again what it is owed", "cmd/portcullisd", "sweepEvery", ""},
 	}},
 	{"Restores:", []limit{

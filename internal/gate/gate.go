@@ -85,31 +85,49 @@ func (g *Gate) Enter(rel vault.Release) (leave func(), err error) {
 // connections concerned and waits for their sends. The ending must be durable, so that
 // nothing new is authorized. An error says that a send would not end.
 func (g *Gate) End(ctx context.Context, e vault.Ending) (vault.Barrier, error) {
+	return g.shut(e).wait(ctx)
+}
+
+// closing is an ending that is in force and whose sends may still be under way.
+type closing struct {
+	gate    *Gate
+	start   time.Time
+	cut     []*send
+	barrier vault.Barrier
+}
+
+// shut puts an ending in force and cuts the connections concerned.
+func (g *Gate) shut(e vault.Ending) *closing {
 	end := ending{Ending: e, grants: set(e.Grants), records: set(e.Records)}
 	g.mu.Lock()
-	start := g.clock()
-	end.at = start
-	g.forget(start)
+	c := &closing{gate: g, start: g.clock()}
+	end.at = c.start
+	g.forget(c.start)
 	g.endings = append(g.endings, end)
-	var cut []*send
 	conns := map[uint64]struct{}{}
 	for s := range g.sending {
 		// Whatever was authorized after the ending is lawful: a key restored since, for one.
 		if s.rel.Index < e.Index && end.covers(s.rel) {
-			cut = append(cut, s)
+			c.cut = append(c.cut, s)
 			conns[s.rel.Caller.Conn] = struct{}{}
 		}
 	}
 	g.mu.Unlock()
 
-	b := vault.Barrier{Index: e.Index, Sends: len(cut)}
-	b.Connections = g.reset(func(c vault.Caller) bool {
+	c.barrier = vault.Barrier{Index: e.Index, Sends: len(c.cut)}
+	c.barrier.Connections = g.reset(func(c vault.Caller) bool {
 		_, sending := conns[c.Conn]
 		return sending || end.concerns(c)
 	})
+	return c
+}
+
+// wait returns when the sends that were cut are over. It may be called again.
+func (c *closing) wait(ctx context.Context) (vault.Barrier, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, s := range cut {
+	b := c.barrier
+	for _, s := range c.cut {
 		select {
 		case <-s.done:
 		case <-ctx.Done():
@@ -117,7 +135,7 @@ func (g *Gate) End(ctx context.Context, e vault.Ending) (vault.Barrier, error) {
 				"access has ended and nothing new is released, but a send under way did not end; try again").Because(ctx.Err())
 		}
 	}
-	b.Waited = g.clock().Sub(start)
+	b.Waited = c.gate.clock().Sub(c.start)
 	return b, nil
 }
 

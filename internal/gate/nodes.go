@@ -18,6 +18,12 @@ const (
 	leaseMargin = time.Second
 	// renewEvery leaves three tries before a lease ends.
 	renewEvery = leaseFor / 4
+	// cutWithin is how long before the end of its lease a node that could not renew it stops
+	// and cuts its connections: that must be over before others take it for gone, however far,
+	// within the margin, its clock is behind theirs.
+	cutWithin = leaseFor / 10
+	// keepTrying is how long a node tries to confirm an ending. Nobody waits for it that long.
+	keepTrying = 10 * time.Minute
 	// pollEvery is how often a node looks for endings of others: what a barrier across
 	// processes costs.
 	pollEvery = 20 * time.Millisecond
@@ -87,18 +93,29 @@ type Node struct {
 	clock func() time.Time
 	log   *slog.Logger
 
-	renewal chan error // of a call to Renew under way; used by one goroutine
+	renewal chan error  // of a call to Renew under way; used by one goroutine
+	expiry  *time.Timer // of the lease; used by the same
 
-	mu     sync.Mutex
-	seen   int64                   // this ending and all before it were acted on
-	acted  map[int64]bool          // others that were
-	acting map[int64]chan struct{} // those being acted on, closed when that is over
-	work   sync.WaitGroup          // what Run has begun
+	mu    sync.Mutex
+	seen  int64           // endings till here are known
+	acted map[int64]bool  // and of those behind it these, which are confirmed
+	parts map[int64]*part // still to be confirmed
+	work  sync.WaitGroup  // what Run has begun
+}
+
+// part is what a node has still to do of an ending.
+type part struct {
+	ending  vault.Ending
+	closing *closing      // once the gate is shut to what has ended, which is done once
+	busy    chan struct{} // of a try under way, closed when it is over
+	since   time.Time
+	pause   time.Duration // after the last try
+	next    time.Time     // of the next
 }
 
 // Join makes this process a node: its gate opens, as long as Run renews the lease.
 func Join(ctx context.Context, g *Gate, reg Register, clock func() time.Time, log *slog.Logger) (*Node, error) {
-	n := &Node{id: vault.NewID().String(), gate: g, reg: reg, clock: clock, log: log, acted: map[int64]bool{}, acting: map[int64]chan struct{}{}}
+	n := &Node{id: vault.NewID().String(), gate: g, reg: reg, clock: clock, log: log, acted: map[int64]bool{}, parts: map[int64]*part{}}
 	g.lease.Store(new(int64)) // shut until the lease is there
 	var err error
 	if n.seen, err = reg.LastEnding(ctx); err != nil {
@@ -116,13 +133,25 @@ func (n *Node) Run(ctx context.Context) {
 	// Apart from following: a send that does not end must not cost the lease, for then the
 	// ending would count as done.
 	renewing.Go(func() { n.renewing(ctx) })
+	var next time.Time
+	var pause time.Duration
 	every(ctx, pollEvery, func() {
-		if err := n.follow(ctx); err != nil && ctx.Err() == nil {
+		if n.clock().Before(next) {
+			return
+		}
+		err := n.follow(ctx)
+		if err == nil {
+			pause = 0
+			return
+		}
+		if pause = longer(pause); ctx.Err() == nil {
 			n.log.Warn("this node can not follow endings", "error", err)
 		}
+		next = n.clock().Add(pause)
 	})
 	renewing.Wait()
 	n.work.Wait()
+	n.expiry.Stop()
 	n.gate.lease.Store(new(int64))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewEvery)
 	defer cancel()
@@ -158,22 +187,16 @@ func every(ctx context.Context, d time.Duration, do func()) {
 	}
 }
 
-// renewing keeps the lease. A node whose lease has run out cuts all its connections: others
-// take it for silent.
+// longer gives the pause after a failure, from the one before.
+func longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, pollEvery), renewEvery)
+}
+
+// renewing keeps the lease.
 func (n *Node) renewing(ctx context.Context) {
-	lost := false
 	every(ctx, renewEvery, func() {
-		err := n.renew(ctx)
-		if err == nil {
-			lost = false
-			return
-		}
-		if ctx.Err() == nil {
+		if err := n.renew(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("this node can not renew its lease", "error", err)
-		}
-		if !lost && !leased(&n.gate.lease, n.clock()) {
-			lost = true
-			n.gate.reset(func(vault.Caller) bool { return true })
 		}
 	})
 }
@@ -200,13 +223,33 @@ func (n *Node) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	us := until.UnixMicro()
-	n.gate.lease.Store(&us)
+	n.lease(until.Add(-cutWithin))
 	return nil
 }
 
-// follow begins to act on endings that are new, side by side: a send that does not end must
-// not hold up the others.
+// lease opens the gate until a time. If the lease has not been renewed by then, a timer shuts
+// the gate and cuts all connections: others are about to take this node for gone.
+func (n *Node) lease(until time.Time) {
+	us := until.UnixMicro()
+	if n.expiry != nil {
+		n.expiry.Stop()
+	}
+	if last := n.gate.lease.Load(); !leased(&n.gate.lease, n.clock()) {
+		n.expire(last) // this process stood still, its timers too, and others may have gone on without it
+	}
+	n.gate.lease.Store(&us)
+	n.expiry = time.AfterFunc(until.Sub(n.clock()), func() { n.expire(&us) })
+}
+
+// expire shuts the gate and cuts all connections, unless that is done or the lease is another.
+func (n *Node) expire(lease *int64) {
+	if *lease != 0 && n.gate.lease.CompareAndSwap(lease, new(int64)) {
+		n.gate.reset(func(vault.Caller) bool { return true })
+	}
+}
+
+// follow begins to act on endings that are new, and again on those that failed, side by side: a
+// send that does not end must not hold up the others.
 func (n *Node) follow(ctx context.Context) error {
 	n.mu.Lock()
 	seen := n.seen
@@ -217,35 +260,51 @@ func (n *Node) follow(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	whole := true // nothing before is still to be acted on
+	now := n.clock()
 	for i, e := range endings {
 		number := numbers[i]
-		if whole = whole && n.acted[number]; whole {
-			delete(n.acted, number)
-			n.seen = number
-		} else if !n.acted[number] && n.acting[number] == nil {
-			n.work.Go(func() {
-				if err := n.act(ctx, number, e); err != nil && ctx.Err() == nil {
-					n.log.Warn("this node can not follow endings", "error", err)
-				}
-			})
+		if !n.acted[number] && n.parts[number] == nil {
+			n.parts[number] = &part{ending: e, since: now}
 		}
+		delete(n.acted, number)
+		n.seen = number
+	}
+	for number, p := range n.parts {
+		if p.busy != nil || now.Before(p.next) {
+			continue
+		}
+		if now.Sub(p.since) > keepTrying {
+			delete(n.parts, number)
+			continue
+		}
+		p.busy = make(chan struct{})
+		n.work.Go(func() {
+			if err := n.try(ctx, number, p); err != nil && ctx.Err() == nil {
+				n.log.Warn("this node can not confirm an ending", "error", err)
+			}
+		})
 	}
 	return nil
 }
 
-// act does what an ending asks, once: doing it again would cut connections made since. It
-// returns when that is done, whoever does it.
+// act does what an ending asks. It returns when that is done, whoever does it.
 func (n *Node) act(ctx context.Context, number int64, e vault.Ending) error {
 	for {
 		n.mu.Lock()
-		if number <= n.seen || n.acted[number] {
+		p := n.parts[number]
+		switch {
+		case n.acted[number], p == nil && number <= n.seen:
 			n.mu.Unlock()
 			return nil
+		case p == nil:
+			p = &part{ending: e, since: n.clock()}
+			n.parts[number] = p
 		}
-		other := n.acting[number]
+		other := p.busy
 		if other == nil {
-			break
+			p.busy = make(chan struct{})
+			n.mu.Unlock()
+			return n.try(ctx, number, p)
 		}
 		n.mu.Unlock()
 		select {
@@ -254,26 +313,31 @@ func (n *Node) act(ctx context.Context, number int64, e vault.Ending) error {
 			return ctx.Err()
 		}
 	}
-	over := make(chan struct{})
-	n.acting[number] = over
-	n.mu.Unlock()
-	err := n.confirm(ctx, number, e)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if delete(n.acting, number); err == nil {
-		n.acted[number] = true
-	}
-	close(over)
-	return err
 }
 
-// confirm ends at the gate what an ending covers, and says so. It may be done twice.
-func (n *Node) confirm(ctx context.Context, number int64, e vault.Ending) error {
-	b, err := n.gate.End(ctx, e)
+// try ends at the gate what an ending covers, and says so. The gate's part is done once: again,
+// it would cut connections made since. Whoever calls it has made the part busy.
+func (n *Node) try(ctx context.Context, number int64, p *part) error {
+	if p.closing == nil {
+		p.closing, p.ending = n.gate.shut(p.ending), vault.Ending{}
+	}
+	b, err := p.closing.wait(ctx)
+	if err == nil {
+		err = n.reg.Confirm(ctx, number, n.id, b)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(p.busy)
+	p.busy = nil
 	if err != nil {
+		p.pause = longer(p.pause)
+		p.next = n.clock().Add(p.pause)
 		return err
 	}
-	return n.reg.Confirm(ctx, number, n.id, b)
+	if delete(n.parts, number); number > n.seen {
+		n.acted[number] = true
+	}
+	return nil
 }
 
 // leased says whether the gate may let anything pass: always, if it is of no node.

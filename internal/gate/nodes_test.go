@@ -20,6 +20,9 @@ type register struct {
 	endings   []vault.Ending
 	confirmed map[int64]map[string]vault.Barrier
 	cut       map[string]bool // nodes whose calls fail
+	mute      bool            // calls to Confirm fail
+	confirms  int             // calls to Confirm
+	reads     int             // endings that were read
 	hang      chan struct{}   // calls to Renew and Leave wait for it, whatever their context says
 }
 
@@ -75,6 +78,7 @@ func (r *register) EndingsAfter(_ context.Context, after int64) (numbers []int64
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := after; i < int64(len(r.endings)); i++ {
+		r.reads++
 		numbers, endings = append(numbers, i+1), append(endings, r.endings[i])
 	}
 	return numbers, endings, nil
@@ -83,7 +87,7 @@ func (r *register) EndingsAfter(_ context.Context, after int64) (numbers []int64
 func (r *register) Confirm(_ context.Context, n int64, node string, b vault.Barrier) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.cut[node] {
+	if r.confirms++; r.cut[node] || r.mute {
 		return errCut
 	}
 	if r.confirmed[n] == nil {
@@ -284,8 +288,8 @@ func TestEndingsDoNotWaitForEachOther(t *testing.T) {
 			t.Errorf("two endings reset connections %d times", got)
 		}
 		n.node.mu.Lock()
-		if n.node.seen != 4 || len(n.node.acted) != 0 || len(n.node.acting) != 0 {
-			t.Errorf("%d endings are followed, %d and %d remembered", n.node.seen, len(n.node.acted), len(n.node.acting))
+		if n.node.seen != 4 || len(n.node.acted) != 0 || len(n.node.parts) != 0 {
+			t.Errorf("%d endings are followed, %d and %d remembered", n.node.seen, len(n.node.acted), len(n.node.parts))
 		}
 		n.node.mu.Unlock()
 		stop()

@@ -31,7 +31,7 @@ type Config struct {
 	Addr    string        // https://host:port
 	CAFile  string        // PEM; the only authorities that are trusted
 	Mount   string        // of the transit engine; empty means [DefaultMount]
-	Timeout time.Duration // of one call; 0 means 10 s
+	Timeout time.Duration // of one call, the login that it needs included; 0 means 10 s
 	Conns   int           // most connections at once; 0 means 64, where wrapping was fastest on two cores
 }
 
@@ -40,6 +40,7 @@ type Server struct {
 	calls *transport.Client
 	probe *transport.Client // of Health: its one connection does not wait behind the work
 	mount string
+	most  time.Duration // of a call and its login
 
 	now    func() time.Time
 	ctx    context.Context // of logins, which outlive the call that asked for them; ends by Close
@@ -57,6 +58,9 @@ func CheckMount(s string) error {
 	return nil
 }
 
+// CheckAddress says whether s can be the address of a Vault: https://host:port.
+func CheckAddress(s string) error { return transport.CheckAddress(s) }
+
 // Dial prepares to talk to a Vault. It does not connect yet: a Vault that is away shows with the first call.
 func Dial(cfg Config) (*Server, error) {
 	if cfg.Mount == "" {
@@ -73,7 +77,7 @@ func Dial(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{calls: c, probe: probe, mount: cfg.Mount, now: time.Now}
+	s := &Server{calls: c, probe: probe, mount: cfg.Mount, most: c.Timeout(), now: time.Now}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/portcullis/portcullis/vault"
 )
 
 const (
@@ -16,6 +19,8 @@ const (
 	// LogKeyName names the key that signs them, in an engine of its own beside the record keys', so that the admin
 	// role, which works on every key there, can not touch it.
 	LogKeyName = "checkpoints"
+	// LogKeyType is its type at Vault.
+	LogKeyType = "ed25519"
 )
 
 // LogMount is where the engine of the log's key stands, beside that of the record keys.
@@ -31,27 +36,37 @@ func (k *LogKey) path(verb string) string {
 	return LogMount(k.session.srv.mount) + "/" + verb + "/" + LogKeyName
 }
 
-// Public gives the public key. Version 1 stays the log's key: a key that was rotated at Vault would be another log's.
+// Public gives the public key. Version 1 stays the log's key, also after somebody rotated it at Vault: with another it
+// would be another log. Vault sealed or away is Unavailable; a key that is gone, or of another type, is Internal.
 func (k *LogKey) Public(ctx context.Context) (ed25519.PublicKey, error) {
 	var got struct {
 		Data struct {
-			Type string `json:"type"`
-			Keys map[string]struct {
-				PublicKey string `json:"public_key"`
-			} `json:"keys"`
+			Type string                     `json:"type"`
+			Keys map[string]json.RawMessage `json:"keys"` // of a symmetric key they are numbers
 		} `json:"data"`
 	}
 	if err := k.session.do(ctx, http.MethodGet, k.path("keys"), nil, &got); err != nil {
 		return nil, translate("read the log's key", err)
 	}
-	public, err := base64.StdEncoding.DecodeString(got.Data.Keys["1"].PublicKey)
-	if err != nil || got.Data.Type != "ed25519" || len(public) != ed25519.PublicKeySize {
-		return nil, translate("read the log's key", fmt.Errorf("it is of type %q, and version 1 has no Ed25519 key", got.Data.Type))
+	if got.Data.Type != LogKeyType {
+		return nil, unfit(fmt.Errorf("it is of type %q, not %s", got.Data.Type, LogKeyType))
 	}
-	return public, nil
+	var first struct {
+		PublicKey []byte `json:"public_key"` // base64 in JSON, as Vault has it
+	}
+	if err := json.Unmarshal(got.Data.Keys["1"], &first); err != nil || len(first.PublicKey) != ed25519.PublicKeySize {
+		return nil, unfit(errors.New("it has no version 1 that can be used"))
+	}
+	return first.PublicKey, nil
 }
 
-// Sign signs a checkpoint. The signature is not checked here: whoever uses it knows the key.
+// unfit is what Vault has as the log's key and can not be it.
+func unfit(cause error) error {
+	return vault.E(vault.Internal, vault.ReasonInternal, "the log's key at Vault is not the one it should be").Because(cause)
+}
+
+// Sign signs a checkpoint with version 1 of the key. The signature is not checked here: whoever uses it knows the key.
+// Errors are those of Public.
 func (k *LogKey) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	var got struct {
 		Data struct {
@@ -65,7 +80,7 @@ func (k *LogKey) Sign(ctx context.Context, message []byte) ([]byte, error) {
 	text, ok := strings.CutPrefix(got.Data.Signature, "vault:v1:")
 	sig, err := base64.StdEncoding.DecodeString(text)
 	if !ok || err != nil || len(sig) != ed25519.SignatureSize {
-		return nil, translate("sign the log", errors.New("the answer is no signature of version 1"))
+		return nil, unfit(errors.New("its answer is no signature of version 1"))
 	}
 	return sig, nil
 }

@@ -11,23 +11,40 @@ import (
 )
 
 const (
-	// markPolicy holds the mark, in a comment. It begins as fences do, so that no power is
-	// needed beside that of writing fences. It allows nothing.
-	markPolicy = FencePrefix + "mark"
-	markBegins = "# mark "
+	// markPolicy holds a mark, in a comment, and markPolicy2 another. They begin as fences do, so
+	// that no power is needed beside that of writing fences. They allow nothing.
+	markPolicy  = FencePrefix + "mark"
+	markPolicy2 = FencePrefix + "mark-2"
+	markBegins  = "# mark "
 	// tokenLeases is where Vault keeps the leases of tokens that were made by TokenRole.
 	tokenLeases = "sys/leases/revoke-prefix/auth/token/create/" + TokenRole
 )
 
-// ReadMark gives the mark that WriteMark last wrote, as far as this Vault knows: the zero Mark if
-// there is none.
-func (a *Admin) ReadMark(ctx context.Context) (vault.Mark, error) {
+// ReadMarks gives the two marks that WriteMark wrote last, as far as this Vault knows, the newer
+// one first: the zero Mark where there is none, and [vault.Unreadable] for a text that is no mark,
+// which counts as the newest.
+func (a *Admin) ReadMarks(ctx context.Context) (newest, before vault.Mark, err error) {
+	one, err := a.readMark(ctx, markPolicy)
+	if err != nil {
+		return vault.Mark{}, vault.Mark{}, err
+	}
+	two, err := a.readMark(ctx, markPolicy2)
+	if err != nil {
+		return vault.Mark{}, vault.Mark{}, err
+	}
+	if two == vault.Unreadable || (one != vault.Unreadable && two.Number > one.Number) {
+		return two, one, nil
+	}
+	return one, two, nil
+}
+
+func (a *Admin) readMark(ctx context.Context, policy string) (vault.Mark, error) {
 	var got struct {
 		Data struct {
 			Policy string `json:"policy"`
 		} `json:"data"`
 	}
-	err := a.session.do(ctx, http.MethodGet, "sys/policies/acl/"+markPolicy, nil, &got)
+	err := a.session.do(ctx, http.MethodGet, "sys/policies/acl/"+policy, nil, &got)
 	var answer *transport.Error
 	if errors.As(err, &answer) && answer.Absent() {
 		return vault.Mark{}, nil
@@ -37,18 +54,28 @@ func (a *Admin) ReadMark(ctx context.Context) (vault.Mark, error) {
 	}
 	text, ok := strings.CutPrefix(strings.TrimSuffix(got.Data.Policy, "\n"), markBegins)
 	m, err := vault.ParseMark(text)
-	if err == nil && (!ok || m == vault.Mark{}) {
-		err = errors.New("the policy " + markPolicy + " holds no mark")
-	}
-	if err != nil {
-		return vault.Mark{}, translate("read the mark", err)
+	if err != nil || !ok || m == (vault.Mark{}) {
+		return vault.Unreadable, nil
 	}
 	return m, nil
 }
 
-// WriteMark replaces the mark. It is durable on return.
+// WriteMark writes a mark over the older of the two, or over one that is unreadable. It is durable
+// on return.
 func (a *Admin) WriteMark(ctx context.Context, m vault.Mark) error {
-	err := a.session.do(ctx, http.MethodPut, "sys/policies/acl/"+markPolicy, map[string]string{"policy": markBegins + m.String() + "\n"}, nil)
+	one, err := a.readMark(ctx, markPolicy)
+	if err != nil {
+		return err
+	}
+	two, err := a.readMark(ctx, markPolicy2)
+	if err != nil {
+		return err
+	}
+	policy := markPolicy
+	if two.Number < one.Number {
+		policy = markPolicy2
+	}
+	err = a.session.do(ctx, http.MethodPut, "sys/policies/acl/"+policy, map[string]string{"policy": markBegins + m.String() + "\n"}, nil)
 	return translate("write the mark", err)
 }
 

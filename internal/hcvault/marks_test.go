@@ -8,25 +8,34 @@ import (
 	"github.com/portcullis/portcullis/vault"
 )
 
-func TestMark(t *testing.T) {
+func TestMarks(t *testing.T) {
 	h := newHouse(t)
-	if m, err := h.admin.ReadMark(t.Context()); err != nil || m != (vault.Mark{}) {
-		t.Fatalf("before the first: %v, %v", m, err)
-	}
-	var m vault.Mark
-	for range 3 {
-		m = m.After()
-		h.must(h.admin.WriteMark(t.Context(), m))
-		if got, err := h.admin.ReadMark(t.Context()); err != nil || got != m {
-			t.Fatalf("%v is read as %v, %v", m, got, err)
+	read := func(newest, before vault.Mark) {
+		t.Helper()
+		if n, b, err := h.admin.ReadMarks(t.Context()); err != nil || n != newest || b != before {
+			t.Fatalf("%v and %v, %v; want %v and %v", n, b, err, newest, before)
 		}
 	}
-	// What nobody of ours wrote is no mark, and not the absence of one.
-	h.must(root(t, "PUT", "sys/policies/acl/portcullis-grant-mark", map[string]string{"policy": "# ended\n"}, nil))
-	if got, err := h.admin.ReadMark(t.Context()); err == nil {
-		t.Errorf("%v is read from junk", got)
+	read(vault.Mark{}, vault.Mark{})
+	var m, before vault.Mark
+	for range 5 {
+		m, before = m.After(), m
+		h.must(h.admin.WriteMark(t.Context(), m))
+		read(m, before)
+	}
+	// What nobody of ours wrote is no mark, and not the absence of one; it is the first to be replaced.
+	for _, policy := range []string{"mark", "mark-2"} {
+		h.must(root(t, "PUT", "sys/policies/acl/portcullis-grant-"+policy, map[string]string{"policy": "# ended\n"}, nil))
+		n, b, err := h.admin.ReadMarks(t.Context())
+		if err != nil || n != vault.Unreadable || b == vault.Unreadable {
+			t.Errorf("%v and %v, %v are read from junk", n, b, err)
+		}
+		m = m.After()
+		h.must(h.admin.WriteMark(t.Context(), m))
+		read(m, b)
 	}
 	h.must(root(t, "DELETE", "sys/policies/acl/portcullis-grant-mark", nil, nil))
+	h.must(root(t, "DELETE", "sys/policies/acl/portcullis-grant-mark-2", nil, nil))
 }
 
 func TestEndTokens(t *testing.T) {

@@ -134,8 +134,11 @@ func (s *session) login(ctx context.Context) (token, error) {
 
 // do makes a call with the session's token. After a refusal (403) it may log in and make the call once more: Vault
 // checks a call's rights before it does anything, so what was refused was not done, whatever the call. Nothing else
-// is repeated: after any other failure the call may have been done.
+// is repeated: after any other failure the call may have been done. All of it together takes no longer than one call
+// may: who waits for a Vault that hangs waits once.
 func (s *session) do(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, s.srv.most)
+	defer cancel()
 	t, err := s.token(ctx)
 	if err != nil {
 		return err

@@ -46,6 +46,56 @@ func newClock() *clock                   { c := new(clock); c.ns.Store(time.Now(
 func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
 func (c *clock) forward(d time.Duration) { c.ns.Add(int64(d)) }
 
+// TestOneCallWaitsOnce: the login that a call needs, the call, and the one after a refusal share
+// the time of one call.
+func TestOneCallWaitsOnce(t *testing.T) {
+	const timeout = time.Second
+	for name, stall := range map[string]func(r *http.Request, login bool, n int64) time.Duration{
+		"a slow login, then a call that hangs": func(_ *http.Request, login bool, _ int64) time.Duration {
+			if login {
+				return timeout * 8 / 10
+			}
+			return 3 * timeout
+		},
+		"a slow refusal, then a call that hangs": func(_ *http.Request, login bool, n int64) time.Duration {
+			switch {
+			case login:
+				return timeout / 10
+			case n == 1:
+				return timeout * 7 / 10
+			}
+			return 3 * timeout
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls atomic.Int64
+			cfg := fake(t, func(w http.ResponseWriter, r *http.Request) {
+				login := r.URL.Path == loginPath
+				n := int64(0)
+				if !login {
+					n = calls.Add(1)
+				}
+				select {
+				case <-time.After(stall(r, login, n)):
+				case <-r.Context().Done():
+				}
+				if login {
+					fmt.Fprint(w, `{"auth":{"client_token":"hvs.some","lease_duration":90}}`)
+					return
+				}
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `{"errors":["invalid token"]}`)
+			})
+			cfg.Timeout = timeout
+			began := time.Now()
+			_, err := dialTo(t, cfg).Capture(someRole).Wrap(t.Context(), "north.plate.20261123."+vault.NewID().String(), make([]byte, 32))
+			if took := time.Since(began); vault.ReasonOf(err) != vault.ReasonVaultUnavailable || took > timeout*13/10 {
+				t.Errorf("%v after %s", err, took)
+			}
+		})
+	}
+}
+
 func TestLoginLifeAndSingleFlight(t *testing.T) {
 	var logins atomic.Int64
 	var mu sync.Mutex

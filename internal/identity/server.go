@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,9 @@ const HandshakeTimeout = 10 * time.Second
 // in bytes (Linux doubles it for its own bookkeeping). It bounds what is on its way when
 // access ends.
 const SendBuffer = 128 << 10
+
+// ErrSilent says that a client went without having sent a byte: a probe of the port.
+var ErrSilent = errors.New("the client sent nothing")
 
 // Options of a [Server]. The zero value is good.
 type Options struct {
@@ -171,6 +175,7 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 	}
 	c := &conn{raw: sock, server: s}
 	var until time.Time
+	heard := false // whether the client has begun a handshake
 	c.Conn = tls.Server(raw, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		MaxVersion:             tls.VersionTLS13,
@@ -178,6 +183,10 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 		NextProtos:             []string{alpn},
 		ClientAuth:             tls.RequireAnyClientCert, // that it is a good one, VerifyConnection says
 		SessionTicketsDisabled: true,                     // a resumed session would skip checks
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			heard = true
+			return nil, nil
+		},
 		VerifyConnection: func(state tls.ConnectionState) error {
 			roots := s.src.Roots()
 			caller, end, err := verifyPeer(state, roots, s.trustDomain, s.opts.Now())
@@ -190,6 +199,9 @@ func (s *Server) admit(raw net.Conn) (*conn, Info, error) {
 		},
 	})
 	if err := c.Conn.HandshakeContext(context.Background()); err != nil {
+		if !heard && errors.Is(err, io.EOF) {
+			err = ErrSilent
+		}
 		return nil, Info{}, fmt.Errorf("admit connection: %w", err)
 	}
 	if c.standing.Load() == nil {

@@ -44,12 +44,29 @@ func (f File) Load() (size int64, last string, err error) {
 	return c.Size, c.Last, nil
 }
 
-// Save replaces what is remembered. It is durable on return.
+// Save replaces what is remembered, unless that is as much or more: whoever saves may have read the
+// log before another did. It is durable on return.
 func (f File) Save(size int64, last string) error {
-	if err := f.save(content{Size: size, Last: last}); err != nil {
+	if err := f.saveMore(content{Size: size, Last: last}); err != nil {
 		return fmt.Errorf("remember the log: %w", err)
 	}
 	return nil
+}
+
+func (f File) saveMore(c content) error {
+	dir, err := os.Open(filepath.Dir(f.Path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() // it was open for reading; this ends the lock, too
+	if err := lock(dir); err != nil {
+		return err
+	}
+	known, _, err := f.Load()
+	if err != nil || known >= c.Size {
+		return err
+	}
+	return f.save(c)
 }
 
 func (f File) save(c content) error {

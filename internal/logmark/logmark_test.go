@@ -1,8 +1,10 @@
 package logmark
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -19,6 +21,13 @@ func TestFile(t *testing.T) {
 		if size, last, err := f.Load(); size != want.Size || last != want.Last || err != nil {
 			t.Fatal(size, last, err)
 		}
+	}
+	// What is read first may be saved last.
+	if err := f.Save(7, "sha256:77"); err != nil {
+		t.Fatal(err)
+	}
+	if size, last, err := f.Load(); size != 1<<40 || last != "sha256:ff" || err != nil {
+		t.Error("it went back to", size, last, err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("%v is there, %v", entries, err)
@@ -37,5 +46,24 @@ func TestFile(t *testing.T) {
 	}
 	if err := (File{Path: filepath.Join(dir, "none", "x")}).Save(1, "x"); err == nil {
 		t.Error("saved in a directory that is absent")
+	}
+}
+
+func TestSavesAtOnce(t *testing.T) {
+	f := File{Path: filepath.Join(t.TempDir(), "log-remembered")}
+	for round := range int64(20) {
+		var all sync.WaitGroup
+		for i := range int64(8) {
+			all.Go(func() {
+				size := round*8 + i + 1
+				if err := f.Save(size, fmt.Sprint("sha256:", size)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if size, _, err := f.Load(); size != round*8+8 || err != nil {
+			t.Fatalf("after 8 saves up to %d: %d, %v", round*8+8, size, err)
+		}
 	}
 }

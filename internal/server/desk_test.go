@@ -78,6 +78,8 @@ func (l ledger[T]) View(_ context.Context, fn func(T) error) (err error) {
 	return fn(l.tx)
 }
 
+func (l ledger[T]) Scan(ctx context.Context, fn func(T) error) error { return l.View(ctx, fn) }
+
 // unanswered says whether the panic under way comes of calling a method that the transactions
 // below do not have: the nil interface deep in them is asked.
 func unanswered() bool {

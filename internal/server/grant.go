@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
@@ -94,28 +95,59 @@ func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*
 	if len(req.States) > maxStates {
 		return nil, vault.InvalidField("states", "names %d; at most %d are allowed", len(req.States), maxStates)
 	}
-	var states []vault.GrantState
-	for _, st := range req.States {
+	stored, err := storedStates(req.States)
+	if err != nil {
+		return nil, err
+	}
+	now := s.Clock() // one time for the whole page
+	out := &pb.ListGrantsResponse{}
+	// That a grant expired shows from its terms and not from what is stored, so what the store
+	// gives is sifted. A page is short rather than the outcome of a long search.
+	for range maxSifted {
+		found, err := s.Facts.Grants(ctx, c.Org, stored, before, n+1)
+		if err != nil {
+			return nil, err
+		}
+		more := len(found) > n
+		for _, g := range found[:min(n, len(found))] {
+			if len(out.Grants) == n {
+				more = true
+				break
+			}
+			before = g.Grant
+			if shown := wire.Grant(g, now); len(req.States) == 0 || slices.Contains(req.States, shown.State) {
+				out.Grants = append(out.Grants, shown)
+			}
+		}
+		if out.NextPageToken = before.String(); !more {
+			out.NextPageToken = ""
+			return out, nil
+		}
+		if len(out.Grants) == n {
+			return out, nil
+		}
+	}
+	return out, nil
+}
+
+// maxSifted is how many pages of the store are looked through for one page of an answer.
+const maxSifted = 10
+
+// storedStates are the states in the store of grants that may show as one of shown.
+func storedStates(shown []pb.Grant_State) (out []vault.GrantState, err error) {
+	for _, st := range shown {
+		if st == pb.Grant_STATE_EXPIRED {
+			out = append(out, vault.GrantPending, vault.GrantApproved, vault.GrantActive)
+			continue
+		}
 		d, err := wire.ParseGrantState("states", st)
 		if err != nil {
 			return nil, err
 		}
-		states = append(states, d)
+		out = append(out, d)
 	}
-	found, err := s.Facts.Grants(ctx, c.Org, states, before, n+1)
-	if err != nil {
-		return nil, err
-	}
-	out := &pb.ListGrantsResponse{}
-	if len(found) > n {
-		found = found[:n]
-		out.NextPageToken = found[n-1].Grant.String()
-	}
-	now := s.Clock() // one time for the whole page
-	for _, g := range found {
-		out.Grants = append(out.Grants, wire.Grant(g, now))
-	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // ApproveGrant adds an admin's signature.
@@ -152,6 +184,9 @@ func (s *grantAPI) DenyGrant(ctx context.Context, req *pb.DenyGrantRequest) (*pb
 func (s *grantAPI) ActivateGrant(ctx context.Context, req *pb.ActivateGrantRequest) (*pb.ActivateGrantResponse, error) {
 	c, id, err := s.named(ctx, req.Name)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.checked(ctx); err != nil { // again: the request took its time
 		return nil, err
 	}
 	g, t, err := s.Grants.Activate(ctx, c, id)

@@ -16,6 +16,7 @@ type Part struct {
 	Name    string
 	State   PartState
 	Checked time.Time
+	Reason  vault.Reason // what calls that need it give, while it is not up
 }
 
 // PartState is how a part is.
@@ -81,7 +82,7 @@ func (s *identityAPI) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*p
 		for _, p := range s.Parts() {
 			if p.Name == PartDatabase && facts != nil {
 				// This call knows better than the last look.
-				p.State, p.Checked = PartDown, s.Clock()
+				p.State, p.Checked, p.Reason = PartDown, s.Clock(), vault.ReasonStoreUnavailable
 			}
 			out.Parts = append(out.Parts, writePart(p))
 		}
@@ -123,7 +124,7 @@ func (s *identityAPI) waiting(ctx context.Context, c vault.Caller, out *pb.GetSt
 }
 
 func writePart(p Part) *pb.Part {
-	out := &pb.Part{Name: p.Name, State: partStates[p.State]}
+	out := &pb.Part{Name: p.Name, State: partStates[p.State], Reason: string(p.Reason)}
 	if !p.Checked.IsZero() {
 		out.CheckTime = timestamppb.New(p.Checked)
 	}

@@ -18,7 +18,8 @@ type releaseAPI struct {
 	*api
 }
 
-// shown reads the caller, the grant, and the token shown for it.
+// shown reads the caller, the grant, and the token shown for it, and asks whether anything may be
+// released now: since the call was admitted its request took its time, or images left.
 func (s *releaseAPI) shown(ctx context.Context, grant, token string) (c vault.Caller, id vault.ID, t vault.Token, err error) {
 	if c, err = s.caller(ctx); err != nil {
 		return c, id, t, err
@@ -29,7 +30,7 @@ func (s *releaseAPI) shown(ctx context.Context, grant, token string) (c vault.Ca
 	if token == "" || len(token) > vault.MaxToken {
 		return c, id, t, vault.InvalidField("grant_token", "must have 1 to %d bytes", vault.MaxToken)
 	}
-	return c, id, vault.TokenOf(token), nil
+	return c, id, vault.TokenOf(token), s.checked(ctx)
 }
 
 // ListRecords gives a page of handles.
@@ -107,7 +108,8 @@ func (s *releaseAPI) FetchImages(req *pb.FetchImagesRequest, stream grpc.ServerS
 	}
 	var told []byte // the checkpoint that was sent last
 	for _, h := range handles {
-		// Anew for each image: the caller's certificate may expire while the stream runs.
+		// Anew for each image: while the stream runs the caller's certificate may expire, or what
+		// releases stand on be restored from a copy.
 		c, id, t, err := s.shown(ctx, req.Grant, req.GrantToken)
 		if err != nil {
 			return err

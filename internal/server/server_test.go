@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
@@ -151,5 +152,34 @@ func TestRefusalsAreWrittenOnceAMinute(t *testing.T) {
 	}
 	if len(r.last) > maxRefusals {
 		t.Errorf("%d refusals are remembered", len(r.last))
+	}
+}
+
+// TestEachImageIsChecked: whether anything may be released now is asked once the request is
+// there, and for each image of a call, not only when the call begins.
+func TestEachImageIsChecked(t *testing.T) {
+	d := newDesk()
+	unchecked := vault.E(vault.Unavailable, vault.ReasonVaultUnchecked, "restored")
+	d.api.Checked = func(context.Context) error { return unchecked }
+	const name, token, handle = "grants/123e4567-e89b-42d3-a456-426614174000", "hvs.token", "00112233445566778899aabbccddeeff"
+	for method, request := range map[string]proto.Message{
+		"ActivateGrant": &pb.ActivateGrantRequest{Name: name},
+		"ListRecords":   &pb.ListRecordsRequest{Grant: name, GrantToken: token},
+		"FetchImage":    &pb.FetchImageRequest{Grant: name, GrantToken: token, Handle: handle},
+		"FetchImages":   &pb.FetchImagesRequest{Grant: name, GrantToken: token, Handles: []string{handle}},
+	} {
+		for _, m := range methods(t) {
+			if m.name != method {
+				continue
+			}
+			wire, err := proto.Marshal(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The call was admitted; its request came later.
+			if err := d.call(t, m, wire); vault.ReasonOf(err) != vault.ReasonVaultUnchecked || len(d.changed) != 0 {
+				t.Errorf("%s: %v, %v changed", method, err, d.changed)
+			}
+		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // Standing refuses a suspended caller, and a contractor that is unknown or suspended.
 func (s *Store) Standing(ctx context.Context, c vault.Caller) error {
-	return s.View(ctx, func(t *Tx) error { return t.Standing(c) })
+	return s.Glance(ctx, func(t *Tx) error { return t.Standing(c) })
 }
 
 // Purposes gives the newest version of each purpose, by name.

@@ -20,7 +20,7 @@ func scanGrant(scan func(...any) error) (g vault.Grant, err error) {
 		&sites, &modalities, &from, &until, &g.MaxRecords, &ends, &g.Approvals, &g.Justification, &requested,
 		&g.Released, &handleKey, &tokenDigest, &g.Accessor)
 	if err != nil {
-		return g, err
+		return g, unscanned("grant", err)
 	}
 	if g.Grant, err = uuid.Parse(id); err != nil || len(handleKey) != len(g.HandleKey) {
 		return g, vault.E(vault.DataLoss, vault.ReasonDataLoss, "the grant's row is damaged").Because(err)

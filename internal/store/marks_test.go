@@ -15,7 +15,8 @@ func TestMarked(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	first := vault.Mark{}.After()
 	want := vault.Marked{
-		Mark: first, Next: first.After(), Log: 3, NextLog: 5, Claimed: at, Good: at.Add(time.Second), Reason: vault.ReasonLogRolledBack,
+		Database: vault.NewID(),
+		Mark: first, Begun: first.After(), Next: first.After(), Log: 3, NextLog: 5, Claimed: at, Generation: 7, Good: at.Add(time.Second), Reason: vault.ReasonLogRolledBack,
 	}
 	must(t, s, func(tx *Tx) error { return tx.SetMarked(want) })
 	if got := view(t, s, (*Tx).Marked); got != want {

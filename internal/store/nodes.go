@@ -51,7 +51,7 @@ func (s *Store) AddEnding(ctx context.Context, e vault.Ending) (number int64, er
 
 // LastEnding gives the number of the newest ending, 0 when there is none.
 func (s *Store) LastEnding(ctx context.Context) (number int64, err error) {
-	err = s.View(ctx, func(t *Tx) error {
+	err = s.Glance(ctx, func(t *Tx) error {
 		_, err := t.get("SELECT COALESCE(MAX(number), 0) FROM endings", nil, &number)
 		return err
 	})
@@ -60,7 +60,7 @@ func (s *Store) LastEnding(ctx context.Context) (number int64, err error) {
 
 // EndingsAfter gives the endings behind a number, in their order.
 func (s *Store) EndingsAfter(ctx context.Context, after int64) (numbers []int64, endings []vault.Ending, err error) {
-	err = s.View(ctx, func(t *Tx) error {
+	err = s.Glance(ctx, func(t *Tx) error {
 		return t.each("SELECT number, body FROM endings WHERE number > $1 ORDER BY number", []any{after}, func(scan func(...any) error) error {
 			var n int64
 			var body []byte
@@ -90,7 +90,7 @@ func (s *Store) Confirm(ctx context.Context, number int64, node string, b vault.
 // Confirmed says how many nodes, of those whose lease has not ended at the time given, have
 // still to confirm an ending, and what the others did about it.
 func (s *Store) Confirmed(ctx context.Context, number int64, at time.Time) (missing int, b vault.Barrier, err error) {
-	err = s.View(ctx, func(t *Tx) error {
+	err = s.Glance(ctx, func(t *Tx) error {
 		if _, err := t.get(`SELECT COUNT(*) FROM nodes WHERE lease >= $1
 			AND id NOT IN (SELECT node FROM confirmations WHERE ending = $2)`, []any{micros(at), number}, &missing); err != nil {
 			return err

@@ -60,10 +60,20 @@ func (t *Tx) EndQuarantine(record vault.ID) error {
 	return t.exec("DELETE FROM quarantine WHERE record_id = $1", record.String())
 }
 
-// notQuarantined refuses a record whose blob or key was put aside meanwhile.
+// Destroyed notes for good that the blob and key of an ID that no record bears were destroyed, and
+// forgets what is noted of its quarantine. A record of that ID is refused from then on.
+func (t *Tx) Destroyed(record vault.ID) error {
+	if err := t.exec("INSERT INTO destroyed_orphans (record_id) VALUES ($1) ON CONFLICT DO NOTHING", record.String()); err != nil {
+		return err
+	}
+	return t.EndQuarantine(record)
+}
+
+// notQuarantined refuses a record whose blob or key was put aside meanwhile, or even destroyed.
 func (t *Tx) notQuarantined(id vault.ID) error {
 	var one int
-	found, err := t.get("SELECT 1 FROM quarantine WHERE record_id = $1 LIMIT 1", []any{id.String()}, &one)
+	found, err := t.get(`SELECT 1 FROM quarantine WHERE record_id = $1
+		UNION ALL SELECT 1 FROM destroyed_orphans WHERE record_id = $1 LIMIT 1`, []any{id.String()}, &one)
 	if err == nil && found {
 		err = vault.E(vault.Conflict, vault.ReasonStoreOvertaken, "storing took so long that its key was put aside; store the image again")
 	}

@@ -38,6 +38,24 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// TestDestroyedOrphanIsNeverStored: also once nothing of it is in quarantine any more.
+func TestDestroyedOrphanIsNeverStored(t *testing.T) {
+	s := open(t)
+	r := someRecord()
+	must(t, s, func(tx *Tx) error {
+		return tx.Quarantine(vault.Orphan{Kind: vault.OrphanBlob, Name: r.ID.String(), Record: r.ID, Since: r.StoredAt})
+	})
+	for range 2 {
+		must(t, s, func(tx *Tx) error { return tx.Destroyed(r.ID) })
+	}
+	if got := view(t, s, (*Tx).Quarantined); len(got) != 0 {
+		t.Error(got)
+	}
+	_, err := s.Update(t.Context(), storeRecord(r))
+	wantReason(t, err, vault.Conflict, vault.ReasonStoreOvertaken)
+	must(t, s, storeRecord(someRecord()))
+}
+
 func TestRecordsPage(t *testing.T) {
 	s := open(t)
 	var want []vault.ID

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -18,7 +20,7 @@ func scanRecord(scan func(...any) error) (r vault.Record, err error) {
 	err = scan(&id, &r.Site, &r.Lane, &r.Modality, &captured, &crossing, &r.ContentType, &r.Orientation, &r.Size,
 		&r.Device, &request, &stored, &r.WrappedKey, &hash, &r.Key)
 	if err != nil {
-		return r, err
+		return r, unscanned("record", err)
 	}
 	r.CapturedAt, r.StoredAt, r.SealedHash = moment(captured), moment(stored), digest(hash)
 	for _, f := range []struct {
@@ -33,6 +35,14 @@ func scanRecord(scan func(...any) error) (r vault.Record, err error) {
 		}
 	}
 	return r, nil
+}
+
+// unscanned is the error of a row that can not be read: somebody wrote something else into it.
+func unscanned(of string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return vault.E(vault.DataLoss, vault.ReasonDataLoss, "the %s's row is damaged", of).Because(err)
 }
 
 // idText writes an ID, the zero one as the empty text.

@@ -30,15 +30,16 @@ const (
 	maxBatch = 256
 	// queued is how many operations wait for a transaction before callers block.
 	queued = 1024
-	// readers is how many views run at once.
-	readers = 8
+	// readers, glances and scans are how many reads of each kind run at once, on connections of
+	// their own: none waits for another kind.
+	readers, glances, scans = 8, 4, 3
 )
 
 // Store keeps facts and log in one SQLite database. Its methods may be called at once from
 // many goroutines, and several processes may open the same file.
 type Store struct {
 	write *sql.DB
-	read  *sql.DB
+	reads [scanning + 1]*sql.DB
 	clock func() time.Time
 	ops   chan *op
 	quit  chan struct{}
@@ -47,6 +48,13 @@ type Store struct {
 
 	observe atomic.Pointer[func(operations int, took time.Duration)]
 }
+
+// The kinds of reads.
+const (
+	viewing = iota
+	glancing
+	scanning
+)
 
 // op is one caller's part of a transaction.
 type op struct {
@@ -86,13 +94,16 @@ func openAt(ctx context.Context, path string, clock func() time.Time, syncDir fu
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
 	}
-	read, err := sql.Open("sqlite", dsn(path, "ro", "deferred"))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), write.Close())
+	s := &Store{write: write, clock: clock, ops: make(chan *op, queued), quit: make(chan struct{})}
+	for kind, most := range [...]int{viewing: readers, glancing: glances, scanning: scans} {
+		read, err := sql.Open("sqlite", dsn(path, "ro", "deferred"))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.closeReads(), write.Close())
+		}
+		read.SetMaxOpenConns(most)
+		read.SetMaxIdleConns(most)
+		s.reads[kind] = read
 	}
-	read.SetMaxOpenConns(readers)
-	read.SetMaxIdleConns(readers)
-	s := &Store{write: write, read: read, clock: clock, ops: make(chan *op, queued), quit: make(chan struct{})}
 	s.done.Go(s.commit)
 	return s, nil
 }
@@ -135,7 +146,16 @@ func migrate(ctx context.Context, db *sql.DB) error {
 func (s *Store) Close() error {
 	s.once.Do(func() { close(s.quit) })
 	s.done.Wait()
-	return errors.Join(s.read.Close(), s.write.Close())
+	return errors.Join(s.closeReads(), s.write.Close())
+}
+
+func (s *Store) closeReads() (err error) {
+	for _, read := range s.reads {
+		if read != nil {
+			err = errors.Join(err, read.Close())
+		}
+	}
+	return err
 }
 
 // errClosed is what callers hear while the store closes.
@@ -171,8 +191,22 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (last int64, err
 }
 
 // View runs fn on one consistent state of the database. It can not write.
-func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
-	tx, err := s.read.BeginTx(ctx, nil)
+func (s *Store) View(ctx context.Context, fn func(*Tx) error) error { return s.look(ctx, viewing, fn) }
+
+// Glance is View for what all the rest hangs on and what takes well under a millisecond: who
+// may call, leases, endings, health. It waits for no View and no Scan.
+func (s *Store) Glance(ctx context.Context, fn func(*Tx) error) error {
+	return s.look(ctx, glancing, fn)
+}
+
+// Scan is View for what reads a row for each record of a scope: about a second for a million.
+// Few run at once; the others wait, as long as their contexts let them.
+func (s *Store) Scan(ctx context.Context, fn func(*Tx) error) error {
+	return s.look(ctx, scanning, fn)
+}
+
+func (s *Store) look(ctx context.Context, kind int, fn func(*Tx) error) error {
+	tx, err := s.reads[kind].BeginTx(ctx, nil)
 	if err != nil {
 		return away(err)
 	}

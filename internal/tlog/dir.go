@@ -19,6 +19,7 @@ type Dir string
 
 const (
 	checkpointFile = "checkpoint"
+	conflictFile   = "checkpoint.conflict" // one that the checkpoint does not fit
 	// maxBundle is the longest bundle, in bytes: 256 entries of 65,535, and their lengths.
 	maxBundle = TileWidth * (2 + 65_535)
 )

@@ -28,7 +28,8 @@ type Source interface {
 //
 // Every entry has proved to belong to the signed checkpoint before that is written. If they
 // do not fit, the error is ErrDamaged and names what differs, the directory keeps the checkpoint
-// that it had. Two exports must not write one directory at once.
+// that it had. ErrRewritten says that this and the newest one contradict each other; both are
+// then in the directory, as the evidence. Two exports must not write one directory at once.
 func (d Dir) Export(ctx context.Context, src Source, key note.Verifier, step func(done, all int64)) (Checkpoint, error) {
 	signed, err := src.Checkpoint(ctx)
 	if err != nil {
@@ -49,7 +50,9 @@ func (d Dir) Export(ctx context.Context, src Source, key note.Verifier, step fun
 	if err := w.local(ctx); err != nil {
 		return Checkpoint{}, fmt.Errorf("export to %s: %w", d, err)
 	}
-	if err := w.fetch(ctx, src, newest); err != nil {
+	if err := w.fetch(ctx, src, newest); errors.Is(err, ErrRewritten) {
+		return Checkpoint{}, errors.Join(err, d.write(conflictFile, signed))
+	} else if err != nil {
 		return Checkpoint{}, err
 	}
 	if err := w.finish(signed); err != nil {
@@ -98,6 +101,10 @@ func (w *writer) local(ctx context.Context) (err error) {
 		}
 		if int64(len(entries)) < at {
 			return fmt.Errorf("%w: %s has %d entries, the checkpoint says %d", ErrDamaged, BundlePath(w.edge.Size()/TileWidth, int(at)), len(entries), at)
+		}
+		// They go on into a wider bundle, so a change of theirs would go with them.
+		if found := compare(w.edge.Size()/TileWidth, entries[:at], w.edge.levels[0]); len(found) > 0 {
+			return fmt.Errorf("%w: %s: %s", ErrDamaged, BundlePath(w.edge.Size()/TileWidth, int(at)), strings.Join(found, "; "))
 		}
 		for _, e := range entries[:at] {
 			if w.bundle, err = AppendEntry(w.bundle, e); err != nil {
@@ -151,6 +158,10 @@ func (w *writer) fetch(ctx context.Context, src Source, c Checkpoint) error {
 // differs says which entries are not those of the checkpoint.
 func (w *writer) differs(ctx context.Context, src Source, c Checkpoint) error {
 	theirs := sourceTiles{ctx, src, c.Size}
+	if proof, err := ProveConsistency(c, w.had.Size, c.Size, theirs); err == nil && CheckConsistency(w.had, c, proof) != nil {
+		return fmt.Errorf("%w: the export of %d entries that is here is not the beginning of the %d that there are now; the checkpoints of both are kept: %s and %s",
+			ErrRewritten, w.had.Size, c.Size, w.dir.path(checkpointFile), w.dir.path(conflictFile))
+	}
 	for index := w.had.Size / TileWidth; index*TileWidth < c.Size; index++ {
 		width := int(min(TileWidth, c.Size-index*TileWidth))
 		bundle := w.bundle

@@ -213,6 +213,29 @@ func TestForgedExport(t *testing.T) {
 	}
 }
 
+// TestForgedLastBundle: the entries of a partial bundle are looked at before they go on into a
+// wider one.
+func TestForgedLastBundle(t *testing.T) {
+	l := newLog(t, 300)
+	d := Dir(t.TempDir())
+	if _, err := d.Export(t.Context(), l, l.signer.Verifier(), silent); err != nil {
+		t.Fatal(err)
+	}
+	name := d.path("tile/entries/001.p/44")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-3] ^= 1
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.grow(500)
+	if _, err := d.Export(t.Context(), l, l.signer.Verifier(), silent); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "entry 299 was") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestForgedSource: what a forger changes in the database is found by the export, which then
 // keeps what it had; once the log is whole again, the export goes on.
 func TestForgedSource(t *testing.T) {
@@ -307,8 +330,17 @@ func TestRemembered(t *testing.T) {
 	if got := findings(forked); strings.Count(got, "rewritten") != 2 || !strings.Contains(got, "first 700 entries") {
 		t.Errorf("forked: %s", got)
 	}
-	if _, err := d.Export(t.Context(), fork, key, silent); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "does not fit the service's log") {
+	if _, err := d.Export(t.Context(), fork, key, silent); !errors.Is(err, ErrRewritten) || !strings.Contains(err.Error(), "is not the beginning of") {
 		t.Errorf("export of a fork: %v", err)
+	}
+	for file, want := range map[string]Checkpoint{checkpointFile: l.checkpoint(), conflictFile: fork.checkpoint()} {
+		signed, err := d.read(file, MaxCheckpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Open(signed, key); err != nil || got != want {
+			t.Errorf("%s is kept of size %d, want %d: %v", file, got.Size, want.Size, err)
+		}
 	}
 	sound(t, d, key)
 }

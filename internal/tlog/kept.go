@@ -76,9 +76,10 @@ func splitNotes(text string) (out []string) {
 }
 
 // Ship appends a signed checkpoint to a file, which should lie where whoever can change the
-// database can not. It is durable on return. A torn one that a crash left at the end is cut off.
+// database can not, and may be append-only. It is durable on return. A torn one that a crash left
+// at the end is cut off; where that is not allowed, it is an error.
 func Ship(path string, signed []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644) // made to be read by others
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644) // made to be read by others
 	if err != nil {
 		return fmt.Errorf("ship the checkpoint: %w", err)
 	}
@@ -91,10 +92,16 @@ func Ship(path string, signed []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.Truncate(end); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(signed, end); err != nil {
+	if info.Size() > end {
+		if err := f.Truncate(end); err != nil {
+			return err
+		}
+	}
+	if _, err := f.Write(signed); err != nil {
 		return err
 	}
 	return f.Sync()
@@ -222,7 +229,9 @@ func (m *Memory) Check(ctx context.Context, signed []byte, key note.Verifier, pr
 		older, newer = c, old
 	}
 	var proof []Hash
-	if older.Size > 0 && older.Size < newer.Size {
+	// A log that is shorter than it was is asked also when it is empty, which begins every other:
+	// it must still have what was seen.
+	if older.Size < newer.Size && (older.Size > 0 || c.Size < old.Size) {
 		proof, err = prove(ctx, older.Size, newer.Size)
 		if err != nil && !errors.Is(err, ErrRewritten) {
 			return Checkpoint{}, fmt.Errorf("prove that the log of %d entries begins with the one of %d: %w", newer.Size, older.Size, err)

@@ -3,6 +3,7 @@ package tlog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -69,6 +70,9 @@ type Leader struct {
 	unshipped bool
 }
 
+// errShip says that the tree grew, and its checkpoint could not be appended to the file.
+var errShip = errors.New("the newest checkpoint was not shipped")
+
 // Run makes the tree grow until ctx ends.
 func (l *Leader) Run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
@@ -78,6 +82,10 @@ func (l *Leader) Run(ctx context.Context, every time.Duration) {
 		more, err := l.Step(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, errShip) {
+			l.Log.Error("the log's tree grows, but its checkpoints do not reach the file that keeps them; trying again", "error", err)
+			err = nil
 		}
 		switch {
 		case err != nil && !failing:
@@ -211,10 +219,11 @@ func (l *Leader) ship(now bool) error {
 	if l.Ship == "" || !l.unshipped || !now && l.Clock().Sub(l.shipped) < l.ShipEvery {
 		return nil
 	}
+	l.shipped = l.Clock() // or tried: a file that can not be written is not tried more often
 	if err := Ship(l.Ship, l.newest); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errShip, err)
 	}
-	l.shipped, l.unshipped = l.Clock(), false
+	l.unshipped = false
 	return nil
 }
 

@@ -173,7 +173,7 @@ func (v *verifier) conclude() {
 	c := v.out.Checkpoint
 	for _, k := range v.kept {
 		if k.Size > c.Size {
-			v.found("the log was rolled back: this export has %d entries, the checkpoint kept in %s has %d", c.Size, k.Where, k.Size)
+			v.found("the log was rolled back: it has %d entries here, the checkpoint kept in %s has %d", c.Size, k.Where, k.Size)
 		}
 	}
 	if v.edge.Root() == c.Root {

@@ -116,7 +116,7 @@ type Service struct {
 	Log       *slog.Logger
 
 	// Checked says whether Vault and the database were looked at for a restore lately, and are
-	// good: see [Reconciler.Look]. Without that no key is restored. nil: always.
+	// good: see [Reconciler.Look]. Without that no key is restored or destroyed. nil: always.
 	Checked func(ctx context.Context) error
 
 	// work is held, for one record, by whoever changes its key at Vault.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -15,6 +16,8 @@ const (
 	maxReview = 1000
 	// maxOwed is the most grants that Vault is told of before the answer. The sweep does the rest.
 	maxOwed = 1000
+	// disarmTime is how long Vault may take for that, in all.
+	disarmTime = 15 * time.Second
 )
 
 // CallersTx is the part of a transaction that is about callers one by one.
@@ -136,18 +139,24 @@ func cutOff(tx Tx, c, who vault.Caller, note string, out *SuspendedCaller) (err 
 }
 
 // disarm makes Vault end what the grants of a suspended workload still open there. One grant
-// that fails must not keep the others from their turn.
+// that fails must not keep the others from their turn; a Vault that is away must not keep the
+// answer: the sweep goes on with it.
 func (s *Service) disarm(ctx context.Context, who vault.Caller) error {
 	if who.Role != vault.RoleContractor {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, disarmTime)
+	defer cancel()
 	var owed []vault.ID
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		owed, err = tx.OwedOf(who.ID, maxOwed)
 		return err
 	})
 	for _, id := range owed {
-		err = errors.Join(err, s.Disarm.Disarm(ctx, id))
+		failed := s.Disarm.Disarm(ctx, id)
+		if err = errors.Join(err, failed); failed != nil && (ctx.Err() != nil || vault.KindOf(failed) == vault.Unavailable) {
+			break
+		}
 	}
 	if err == nil && len(owed) == maxOwed {
 		err = errors.New("more grants have ended than are told of at once")

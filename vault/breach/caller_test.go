@@ -1,9 +1,11 @@
 package breach_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
@@ -120,6 +122,35 @@ func TestSuspendWorkloadWhileVaultIsDown(t *testing.T) {
 	s.NoError(s.Grants.Sweep(ctx()))
 	if err := s.Opens(s.token, s.records[0]); vault.ReasonOf(err) != vault.ReasonKeyRefused {
 		t.Errorf("its token at Vault: %v", err)
+	}
+}
+
+// TestSuspendWorkloadWhileVaultHangs: the answer waits for a Vault that does not answer once, not
+// for each grant, and not for ever.
+func TestSuspendWorkloadWhileVaultHangs(t *testing.T) {
+	s := open(t, 1)
+	for range 4 {
+		s.Active(s.acme)
+	}
+	s.Vault.Down(true)
+	tried := 0
+	s.Before(func(ctx context.Context, op string) {
+		if op != "CloseFence" {
+			return
+		}
+		tried++
+		if at, ok := ctx.Deadline(); !ok || time.Until(at) > 20*time.Second {
+			t.Error("it may take for ever")
+		}
+	})
+	if out := s.suspend(s.acme.ID); out.Barrier.VaultDone || out.Grants != 5 || tried != 1 {
+		t.Errorf("%d grants of %+v were tried at a Vault that is away", tried, out)
+	}
+	s.Before(nil)
+	s.Vault.Down(false)
+	s.NoError(s.Grants.Sweep(ctx()))
+	if s.Opens(s.token, s.records[0]) == nil {
+		t.Error("its token opens after the sweep")
 	}
 }
 

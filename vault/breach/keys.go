@@ -170,10 +170,19 @@ func (s *Service) stillRevoked(ctx context.Context, decision vault.ID, ids []vau
 }
 
 // apply makes Vault enforce what the records' rows say. Once Vault is away it begins no more.
-func (s *Service) apply(ctx context.Context, ids []vault.ID) error {
+func (s *Service) apply(ctx context.Context, ids []vault.ID) (failed error) {
+	for _, err := range s.applyEach(ctx, ids, true) {
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+// applyEach does so and gives what failed, by record. checked says that a key is restored or
+// destroyed only if Vault and the database are known to be no older than they were; a look knows.
+func (s *Service) applyEach(ctx context.Context, ids []vault.ID, checked bool) map[vault.ID]error {
 	signed := &signedKeys{service: s, of: map[vault.ID]keysDecision{}}
 	var mu sync.Mutex
-	var failed error
+	failed := map[vault.ID]error{}
 	var away atomic.Bool
 	var all errgroup.Group
 	all.SetLimit(workers)
@@ -185,12 +194,12 @@ func (s *Service) apply(ctx context.Context, ids []vault.ID) error {
 			if away.Load() {
 				return nil
 			}
-			if err := s.applyOne(ctx, id, signed); err != nil {
+			if err := s.applyOne(ctx, id, signed, checked); err != nil {
 				if vault.KindOf(err) == vault.Unavailable {
 					away.Store(true)
 				}
 				mu.Lock()
-				failed = errors.Join(failed, err)
+				failed[id] = err
 				mu.Unlock()
 			}
 			return nil
@@ -200,7 +209,7 @@ func (s *Service) apply(ctx context.Context, ids []vault.ID) error {
 	return failed
 }
 
-func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys) error {
+func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys, checked bool) error {
 	defer s.work.lock(id)()
 	var r vault.Record
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
@@ -217,6 +226,12 @@ func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys)
 	if err != nil {
 		return err
 	}
+	if checked && s.Checked != nil && (r.Key == vault.KeyRestoring || r.Key == vault.KeyDestroying) {
+		// What a database that was rolled back says of it may be long out of force.
+		if err := s.Checked(ctx); err != nil {
+			return err
+		}
+	}
 	within, cancel := context.WithTimeout(ctx, keyTime)
 	defer cancel()
 	switch r.Key {
@@ -226,12 +241,6 @@ func (s *Service) applyOne(ctx context.Context, id vault.ID, signed *signedKeys)
 		}
 		return s.settle(ctx, r, vault.KeyRevoked, vault.EventVaultCaughtUp)
 	case vault.KeyRestoring:
-		if s.Checked != nil {
-			// What a database that was rolled back says of restoring may be long out of force.
-			if err := s.Checked(ctx); err != nil {
-				return err
-			}
-		}
 		err := s.Keys.RestoreKey(within, r.KeyName())
 		if vault.ReasonOf(err) == vault.ReasonKeyDestroyed {
 			// Nothing opens it: that is what revoked says. Its ciphertext stays, for a Vault that

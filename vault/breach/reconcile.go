@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,7 +36,9 @@ type Reconciler struct {
 	Grace   time.Duration
 	Keep    time.Duration
 
-	running sync.Mutex // held by a reconcile
+	running sync.Mutex  // held by a reconcile
+	looking sync.Mutex  // held by a look that does more than compare
+	whole   atomic.Bool // such a look has succeeded
 }
 
 // Reconciled is what a reconcile found and did, counted in records, or in IDs that would be
@@ -52,6 +55,8 @@ type Reconciled struct {
 
 	Restored bool  `json:"restored"` // Vault was older than it was
 	Tokens   int64 `json:"tokens"`   // grants whose tokens ended with that
+
+	Skipped []string `json:"skipped,omitempty"` // what the look left out ([Shut])
 }
 
 // Reconcile has keys, contractors and grants that a restore brought back shut again ([LookAll]),
@@ -66,7 +71,10 @@ func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) 
 	defer r.running.Unlock()
 	// What shuts goes first: nothing below may stand in its way.
 	shut, err := r.Look(ctx, LookAll)
-	out.Undone, out.Restored, out.Tokens = shut.Keys, shut.Restored, shut.Tokens
+	out.Undone, out.Restored, out.Tokens, out.Skipped = shut.Keys, shut.Restored, shut.Tokens, shut.Skipped
+	if shut.Unsaved != nil {
+		out.Skipped = append(out.Skipped, shut.Unsaved.Error())
+	}
 	if err != nil {
 		return out, err
 	}
@@ -93,8 +101,10 @@ func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) 
 		*count += n
 		failed = append(failed, err)
 	}
-	n, err := r.undo(ctx, nil, left)
+	again := Shut{}
+	n, _, err := r.undo(ctx, nil, vault.KeyDestroyed, left, &again)
 	note(&out.Undone, n, err)
+	out.Skipped = append(out.Skipped, again.Skipped...)
 	n, err = r.takeBack(ctx, back)
 	note(&out.Returned, n, err)
 	n, err = r.destroy(ctx, spent)
@@ -105,43 +115,6 @@ func (r *Reconciler) Reconcile(ctx context.Context) (out Reconciled, err error) 
 	note(&out.Destroyed, n, err)
 	out.Waiting -= n
 	return out, errors.Join(failed...)
-}
-
-// undo has what a restore of Vault or of the ciphertext brought back revoked or destroyed
-// again.
-func (r *Reconciler) undo(ctx context.Context, revoked, destroyed []vault.ID) (n int, err error) {
-	for _, w := range []struct {
-		ids      []vault.ID
-		from, to vault.KeyState
-	}{{revoked, vault.KeyRevoked, vault.KeyRevoking}, {destroyed, vault.KeyDestroyed, vault.KeyDestroying}} {
-		for part := range slices.Chunk(w.ids, eventIDs) {
-			var moved []vault.ID
-			err := r.update(ctx, vault.EventRestoreUndone, &moved, func(tx StockTx) (done []vault.ID, err error) {
-				for _, id := range part {
-					ok, err := tx.SetKeyState(id, w.to, w.from)
-					if err != nil {
-						return nil, err
-					}
-					if ok {
-						done = append(done, id)
-					}
-				}
-				return done, nil
-			})
-			if err != nil {
-				return n, err
-			}
-			n += len(moved)
-			err = r.Service.apply(ctx, moved)
-			if vault.KindOf(err) == vault.Denied {
-				// Who can write to the database called it destroyed: no reason to stop all others.
-				r.Service.Log.WarnContext(ctx, "a key is said to be destroyed, which nobody signed", "error", err)
-			} else if err != nil {
-				return n, err
-			}
-		}
-	}
-	return n, nil
 }
 
 // update runs fn in one transaction, with an event about the IDs that it gives, if any.
@@ -393,7 +366,12 @@ func (r *Reconciler) destroy(ctx context.Context, ids []vault.ID) (n int, failed
 		})
 		failed = errors.Join(failed, err)
 		err = r.update(ctx, vault.EventOrphansDestroyed, new([]vault.ID), func(tx StockTx) ([]vault.ID, error) {
-			return done, endQuarantine(tx, done)
+			for _, id := range done {
+				if err := tx.Destroyed(id); err != nil {
+					return nil, err
+				}
+			}
+			return done, nil
 		})
 		if err != nil {
 			return n, errors.Join(failed, err)

@@ -4,28 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/portcullis/portcullis/vault"
 )
 
-const (
-	// goodFor is how long releases may rest on one check. It bounds how long they go on once no
-	// process with the admin role looks any more.
-	goodFor = 30 * time.Second
-	// renewBelow is when a check that found nothing new is written down again.
-	renewBelow = goodFor * 2 / 3
-	// claimFor is how long a process may take to write Vault's mark: longer than a call takes.
-	claimFor = 20 * time.Second
-)
-
 // StockVault is what Vault tells of restores, and how what one brought back is shut.
 type StockVault interface {
-	// ReadMark gives the mark that WriteMark last wrote, the zero Mark if none stands there.
-	ReadMark(ctx context.Context) (vault.Mark, error)
-	// WriteMark is durable on return.
+	// ReadMarks gives the two marks that WriteMark wrote last, the newer one first: the zero Mark
+	// where there is none, and [vault.Unreadable], as the newest, for what is no mark.
+	ReadMarks(ctx context.Context) (newest, before vault.Mark, err error)
+	// WriteMark replaces the older of the two. It is durable on return.
 	WriteMark(ctx context.Context, m vault.Mark) error
 	// EndTokens ends all grant tokens. When it returns nil none of those made before opens
 	// anything.
@@ -37,8 +25,10 @@ type StockVault interface {
 // StockFences closes fences.
 type StockFences interface {
 	// Refence makes Vault follow the rows of those grants that ended, whatever the rows say
-	// that Vault was told, and closes fences of grants that there are not. Idempotent.
-	Refence(ctx context.Context, grants []vault.ID) error
+	// that Vault was told, and closes fences of grants that there are not, and of those in ended
+	// whatever their rows say. damaged are those whose rows can not be read; they are left out
+	// unless they are in ended. Idempotent.
+	Refence(ctx context.Context, grants []vault.ID, ended map[vault.ID]bool) (damaged []vault.ID, err error)
 }
 
 // Depth is how much a look checks.
@@ -61,357 +51,183 @@ type Shut struct {
 	Restored bool  // Vault was older than it was
 	Tokens   int64 // grants whose tokens ended with that
 	Keys     int   // revoked or destroyed again
+	// Skipped tells of rows and entries of the log that can not be read, and of what nobody signed:
+	// they were left out, and kept nothing else from being shut.
+	Skipped []string
+	// Unsaved is why what is remembered of the log beside the ciphertext could not be written.
+	Unsaved error
+}
+
+func (s *Shut) skip(format string, args ...any) {
+	s.Skipped = append(s.Skipped, fmt.Sprintf(format, args...))
 }
 
 // Look finds out whether Vault or the database were restored from a copy, and shuts again what
 // that opened. Releases may go on for half a minute after a look that returned nil; after
 // one that failed they stop. State LOG_ROLLED_BACK: the database is older than it was, and
-// nothing was changed at Vault.
+// nothing was changed at Vault. It may be called at once, also by several processes; within one
+// a single look does more than compare.
 //
 // The marks tell. Vault and database hold the same one, and it moves on every quarter of a
 // minute. If Vault's is older, Vault was restored: all grant tokens end, since ended ones may be
 // among them, and everything that must be shut is looked at. If Vault's is newer, the database
 // was restored. If they are equal, Vault did at least what it had done when the mark was
-// written, and only what it did since is looked at.
+// written, and only what it did since is looked at. A look writes one mark before it checks and
+// one after, and what it found counts only if Vault then has both and nobody withdrew meanwhile:
+// a restore beneath it does not escape it.
 func (r *Reconciler) Look(ctx context.Context, how Depth) (out Shut, err error) {
-	out, err = r.look(ctx, how)
-	if err == nil || ctx.Err() != nil {
+	err = r.look(ctx, how, &out)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errYield) {
 		return out, err // who gave up waiting has found nothing out
 	}
-	return out, errors.Join(err, r.withdraw(context.WithoutCancel(ctx), vault.ReasonOf(err)))
+	return out, errors.Join(err, r.failed(context.WithoutCancel(ctx), vault.ReasonOf(err)))
 }
 
-func (r *Reconciler) look(ctx context.Context, how Depth) (out Shut, err error) {
-	end, err := r.compareLog(ctx)
-	if err != nil {
-		return out, err
+func (r *Reconciler) look(ctx context.Context, how Depth, out *Shut) error {
+	locked := false
+	if how == LookSince && r.whole.Load() {
+		if locked = r.looking.TryLock(); !locked {
+			how = LookMark // the look under way does the rest
+		}
 	}
-	known, at, err := r.compareMarks(ctx)
-	if err != nil {
-		return out, err
+	if how == LookMark {
+		done, err := r.glance(ctx, out)
+		if done || err != nil {
+			return err
+		}
+		how = LookSince
 	}
-	first := known.Mark == (vault.Mark{}) && at == (vault.Mark{})
-	same := !first && fits(known, at)
+	if !locked {
+		r.looking.Lock()
+	}
+	defer r.looking.Unlock()
+	restored := false
+	for range 3 {
+		stands, err := r.pass(ctx, how, restored, out)
+		switch {
+		case errors.Is(err, errMoved):
+		case err != nil:
+			return err
+		case stands:
+			r.whole.Store(true)
+			return nil
+		default:
+			restored = true // while it was looked at
+		}
+	}
+	if !restored {
+		return yield("another look moves the mark")
+	}
+	return vault.E(vault.Unavailable, vault.ReasonVaultUnchecked, "Vault's mark changes whenever it is looked at; does another database use this Vault?")
+}
+
+// glance compares, and is done if nothing was restored and the last look that did more has not
+// been withdrawn. It waits for no other look.
+func (r *Reconciler) glance(ctx context.Context, out *Shut) (done bool, err error) {
+	s, err := r.begin(ctx)
+	if err != nil || s.first() {
+		return false, err
+	}
+	if !s.fits() {
+		if err := r.rolledBack(s); err != nil {
+			return false, err
+		}
+		return false, r.alarm(ctx)
+	}
+	if !s.known.Good.After(s.now) {
+		return false, nil
+	}
+	return true, r.good(ctx, s.known.Generation)
+}
+
+// rolledBack says whether the database is the older of the two.
+func (r *Reconciler) rolledBack(s sight) error {
+	known := max(s.known.Mark.Number, s.known.Begun.Number, s.known.Next.Number)
+	if s.newest.Number <= known || s.end.known == 0 {
+		return nil
+	}
+	return vault.E(vault.State, vault.ReasonLogRolledBack, "Vault's mark is number %d and the database knows of %d: "+rolledBack, s.newest.Number, known)
+}
+
+// pass looks once. stands says whether Vault was the same all the time; if not, nothing that was
+// found counts.
+func (r *Reconciler) pass(ctx context.Context, how Depth, restored bool, out *Shut) (stands bool, err error) {
+	s, err := r.begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	first := s.first()
+	if restored = restored || !(first || s.fits()); restored {
+		if err := r.rolledBack(s); err != nil {
+			return false, err
+		}
+	}
+	c, err := r.claim(ctx, s, restored)
+	if err != nil {
+		return false, err
+	}
+	if c.busy { // another process moves the mark
+		if err := r.check(ctx, how, s, out); err != nil {
+			return false, err
+		}
+		again, err := r.begin(ctx)
+		if err != nil || !again.fits() {
+			return false, err
+		}
+		return true, r.good(ctx, s.known.Generation)
+	}
+	work, done := r.hold(ctx, c)
+	defer done()
+	stands, err = r.start(work, c)
+	if err == nil && stands {
+		switch {
+		case restored:
+			err = r.restored(work, out)
+		case first:
+			err = r.check(work, LookAll, s, out)
+		default:
+			err = r.check(work, how, s, out)
+		}
+		if err == nil {
+			stands, err = r.finish(work, c)
+		}
+	}
 	switch {
-	case same && how == LookMark:
-		return out, r.good(ctx)
-	case same && how == LookSince:
-		from := known.Log
-		if at == known.Next {
-			from = known.NextLog
-		}
-		out.Keys, err = r.shutSince(ctx, from)
-	case same, first:
-		out.Keys, err = r.shutAll(ctx)
-	default:
-		if at.Number > max(known.Mark.Number, known.Next.Number) && end.known > 0 {
-			return out, vault.E(vault.State, vault.ReasonLogRolledBack,
-				"Vault's mark is number %d and the database knows of %d: "+rolledBack, at.Number, max(known.Mark.Number, known.Next.Number))
-		}
-		out, err = r.restored(ctx)
+	case err != nil && errors.Is(context.Cause(work), errYield):
+		return false, surpassed()
+	case err != nil || !stands:
+		return false, err
 	}
-	if err != nil {
-		return out, err
-	}
-	if err := r.advance(ctx, at, same); err != nil {
-		return out, err
-	}
-	if err := r.saveLog(end); err != nil {
-		return out, err
-	}
-	return out, r.good(ctx)
+	out.Unsaved = r.saveLog(s.end) // nothing that was found is less true for it
+	return true, nil
 }
 
-// fits says whether Vault's mark is one that the database knows of.
-func fits(known vault.Marked, at vault.Mark) bool {
-	return at == known.Mark || (at == known.Next && at != (vault.Mark{}))
-}
-
-// compareMarks gives Vault's mark, and what the database knows of marks: if they fit, as it was
-// when they did. Another process may be moving the mark, so the database is asked before and
-// after, and all of it twice before anybody believes that something was restored.
-func (r *Reconciler) compareMarks(ctx context.Context) (known vault.Marked, at vault.Mark, err error) {
-	for range 2 {
-		if known, _, err = r.marked(ctx); err != nil {
-			return known, at, err
-		}
-		if at, err = r.Vault.ReadMark(ctx); err != nil || fits(known, at) {
-			return known, at, err
-		}
-		if known, _, err = r.marked(ctx); err != nil || fits(known, at) {
-			return known, at, err
-		}
+func (r *Reconciler) check(ctx context.Context, how Depth, s sight, out *Shut) error {
+	if how == LookAll {
+		return r.shutAll(ctx, out)
 	}
-	return known, at, nil
+	return r.shutSince(ctx, s.known.Log, out)
 }
 
 // restored shuts what a restore of Vault brought back.
-func (r *Reconciler) restored(ctx context.Context) (out Shut, err error) {
+func (r *Reconciler) restored(ctx context.Context, out *Shut) error {
 	out.Restored = true
-	if err := r.withdraw(ctx, vault.ReasonVaultUnchecked); err != nil {
-		return out, err
-	}
 	// Tokens first, by one call; then nobody has one that opens what the rest still shuts.
 	if err := r.Vault.EndTokens(ctx); err != nil {
-		return out, fmt.Errorf("end the tokens that a restored vault brought back (an older set-up may forbid it: run portcullisd setup again): %w", err)
+		return fmt.Errorf("end the tokens that a restored vault brought back (an older set-up may forbid it: run portcullisd setup again): %w", err)
 	}
-	if out.Keys, err = r.shutAll(ctx); err != nil {
-		return out, err
+	if err := r.shutAll(ctx, out); err != nil {
+		return err
 	}
-	_, err = r.Ledger.Update(ctx, func(tx StockTx) (err error) {
-		if out.Tokens, err = tx.ForgetTokens(); err != nil {
+	var tokens int64
+	_, err := r.Ledger.Update(ctx, func(tx StockTx) (err error) {
+		if tokens, err = tx.ForgetTokens(); err != nil {
 			return err
 		}
 		e := vault.NewEvent(vault.EventVaultRestored, vault.Caller{}, tx.Now())
-		e.Count = out.Tokens
+		e.Count = tokens
 		return tx.Append(e)
 	})
-	return out, err
-}
-
-func (r *Reconciler) marked(ctx context.Context) (m vault.Marked, now time.Time, err error) {
-	err = r.Ledger.View(ctx, func(tx StockTx) (err error) {
-		now = tx.Now()
-		m, err = tx.Marked()
-		return err
-	})
-	return m, now, err
-}
-
-// good lets releases go on.
-func (r *Reconciler) good(ctx context.Context) error {
-	known, now, err := r.marked(ctx)
-	if err != nil {
-		return err
-	}
-	if known.Reason == "" && known.Good.Sub(now) > renewBelow {
-		return nil
-	}
-	_, err = r.Ledger.Update(ctx, func(tx StockTx) error {
-		m, err := tx.Marked()
-		if err != nil {
-			return err
-		}
-		m.Good, m.Reason = tx.Now().Add(goodFor), ""
-		return tx.SetMarked(m)
-	})
+	out.Tokens += tokens
 	return err
-}
-
-// withdraw stops releases until a look succeeds.
-func (r *Reconciler) withdraw(ctx context.Context, why vault.Reason) error {
-	if known, now, err := r.marked(ctx); err != nil || (known.Reason == why && !known.Good.After(now)) {
-		return err
-	}
-	_, err := r.Ledger.Update(ctx, func(tx StockTx) error {
-		m, err := tx.Marked()
-		if err != nil {
-			return err
-		}
-		m.Good, m.Reason = tx.Now(), why
-		return tx.SetMarked(m)
-	})
-	return err
-}
-
-// advance moves the mark. at is what Vault has. One process at a time does it: when another is
-// at it that is as good, if only the mark was good already.
-func (r *Reconciler) advance(ctx context.Context, at vault.Mark, same bool) error {
-	var next vault.Mark
-	busy := false
-	_, err := r.Ledger.Update(ctx, func(tx StockTx) error {
-		m, err := tx.Marked()
-		if err != nil {
-			return err
-		}
-		if busy = m.Claimed.After(tx.Now()); busy {
-			return nil
-		}
-		if at == m.Next && at != (vault.Mark{}) { // its writer died before it could say so
-			m.Mark, m.Log = m.Next, m.NextLog
-		}
-		next = m.Mark.After(m.Next, at)
-		m.Next, m.Claimed = next, tx.Now().Add(claimFor)
-		// Whatever an event below this index says that Vault did, Vault did before this mark.
-		if m.NextLog, err = tx.EachEvent(0, 0, nil, nil); err != nil {
-			return err
-		}
-		return tx.SetMarked(m)
-	})
-	switch {
-	case err != nil:
-		return err
-	case busy && same:
-		return nil
-	case busy:
-		return vault.E(vault.Unavailable, vault.ReasonVaultUnchecked, "another process moves Vault's mark; it is looked at again")
-	}
-	// Within the claim: a write that landed later could undo another process's.
-	within, cancel := context.WithTimeout(ctx, claimFor/2)
-	defer cancel()
-	if err := r.Vault.WriteMark(within, next); err != nil {
-		return err
-	}
-	_, err = r.Ledger.Update(ctx, func(tx StockTx) error {
-		m, err := tx.Marked()
-		if err != nil || m.Next != next {
-			return err
-		}
-		m.Mark, m.Log, m.Next, m.NextLog, m.Claimed = next, m.NextLog, vault.Mark{}, 0, tx.Now()
-		return tx.SetMarked(m)
-	})
-	return err
-}
-
-// toShut is what a look has to check, or to do again.
-type toShut struct {
-	records []vault.Record
-	epochs  []vault.Contractor // each with an epoch that has ended
-	grants  []vault.ID
-}
-
-// shutAll looks at all that must be shut: one list of keys, and one call for each revoked one
-// that is in it. Measured on two cores that were busy with other work: 460 to 1,080 keys a
-// second, with no gain from more than 8 at once.
-func (r *Reconciler) shutAll(ctx context.Context) (int, error) {
-	grants, err := r.Vault.Fences(ctx)
-	if err != nil {
-		return 0, err
-	}
-	todo := toShut{grants: grants}
-	var orgs []vault.Contractor
-	err = r.Ledger.View(ctx, func(tx StockTx) (err error) {
-		orgs, err = tx.Contractors()
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, c := range orgs {
-		for epoch := 1; epoch <= c.Epoch; epoch++ {
-			if epoch < c.Epoch || c.Suspended {
-				todo.epochs = append(todo.epochs, vault.Contractor{Name: c.Name, Epoch: epoch})
-			}
-		}
-	}
-	names, err := r.Keys.Keys(ctx)
-	if err != nil {
-		return 0, err
-	}
-	there := make(map[string]struct{}, len(names))
-	for _, name := range names {
-		there[name] = struct{}{}
-	}
-	for after := (vault.ID{}); ; {
-		var page []vault.Record
-		err := r.Ledger.View(ctx, func(tx StockTx) (err error) {
-			page, err = tx.RecordsIn(after, dueBatch, vault.KeyRevoked, vault.KeyDestroyed)
-			return err
-		})
-		if err != nil {
-			return 0, err
-		}
-		if len(page) == 0 {
-			return r.shutAgain(ctx, todo)
-		}
-		for _, rec := range page {
-			if _, ok := there[rec.KeyName()]; ok {
-				todo.records = append(todo.records, rec)
-			}
-		}
-		after = page[len(page)-1].ID
-	}
-}
-
-// vaultDid are the events that tell that Vault followed a decision.
-var vaultDid = []string{string(vault.EventVaultCaughtUp), string(vault.EventKeyDestroyed), string(vault.EventGrantExpired)}
-
-// shutSince looks at what Vault did according to the log, from an index on.
-func (r *Reconciler) shutSince(ctx context.Context, from int64) (int, error) {
-	var todo toShut
-	seen := map[string]bool{}
-	fresh := func(what string) bool {
-		ok := what != "" && !seen[what]
-		seen[what] = true
-		return ok
-	}
-	for next := from; ; {
-		first := next
-		err := r.Ledger.View(ctx, func(tx StockTx) error {
-			next = first
-			_, err := tx.EachEvent(first, page, vaultDid, func(index int64, body []byte) error {
-				next = index + 1
-				e, err := vault.DecodeEvent(body)
-				if err != nil {
-					return nil // a damaged entry is for the check of the log to find
-				}
-				if fresh(e.Record) {
-					id, err := vault.ParseID("record", e.Record)
-					if err != nil {
-						return nil
-					}
-					rec, err := tx.Record(id)
-					if err != nil {
-						return err
-					}
-					todo.records = append(todo.records, rec)
-				}
-				if fresh(e.Grant) {
-					if id, err := vault.ParseID("grant", e.Grant); err == nil {
-						todo.grants = append(todo.grants, id)
-					}
-				}
-				if e.Epoch > 0 && fresh(fmt.Sprint(e.Contractor, " ", e.Epoch)) {
-					todo.epochs = append(todo.epochs, vault.Contractor{Name: e.Contractor, Epoch: e.Epoch})
-				}
-				return nil
-			})
-			return err
-		})
-		if err != nil {
-			return 0, err
-		}
-		if next == first {
-			return r.shutAgain(ctx, todo)
-		}
-	}
-}
-
-// shutAgain makes sure at Vault, and gives how many keys were not as they must be.
-func (r *Reconciler) shutAgain(ctx context.Context, todo toShut) (int, error) {
-	// Entities and fences are few, and end the most.
-	for _, c := range todo.epochs {
-		if err := r.Service.Keys.DisableContractor(ctx, c.Name, c.Epoch); err != nil {
-			return 0, err
-		}
-	}
-	if err := r.Fences.Refence(ctx, todo.grants); err != nil {
-		return 0, err
-	}
-	wrong := make([]bool, len(todo.records))
-	all, working := errgroup.WithContext(ctx)
-	all.SetLimit(workers)
-	for i, rec := range todo.records {
-		if rec.Key != vault.KeyRevoked && rec.Key != vault.KeyDestroyed {
-			continue
-		}
-		all.Go(func() error {
-			found, shut, _, err := r.Keys.InspectKey(working, rec.KeyName())
-			wrong[i] = found && (rec.Key == vault.KeyDestroyed || !shut)
-			return err
-		})
-	}
-	if err := all.Wait(); err != nil {
-		return 0, err
-	}
-	var revoked, destroyed []vault.ID
-	for i, rec := range todo.records {
-		switch {
-		case wrong[i] && rec.Key == vault.KeyRevoked:
-			revoked = append(revoked, rec.ID)
-		case wrong[i]:
-			destroyed = append(destroyed, rec.ID)
-		}
-	}
-	return r.undo(ctx, revoked, destroyed)
 }

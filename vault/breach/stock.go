@@ -50,14 +50,32 @@ type StockTx interface {
 	Quarantine(o vault.Orphan) error
 	// EndQuarantine forgets what is noted of a record's blob and key.
 	EndQuarantine(record vault.ID) error
+	// Destroyed does so, too, and has a record of that ID refused for good.
+	Destroyed(record vault.ID) error
 	// EachEvent gives entries of the log from an index on, of some types if any are given, and
 	// returns the size of the log.
 	EachEvent(from int64, most int, types []string, fn func(index int64, body []byte) error) (size int64, err error)
 	Append(e vault.Event) error
 
-	// RecordsIn is as Records, of those whose keys are in one of the states.
-	RecordsIn(after vault.ID, most int, states ...vault.KeyState) ([]vault.Record, error)
+	// IDsIn gives the IDs, as they are written, of records whose keys are in one of the states, in
+	// their order, from the first after the one given.
+	IDsIn(after string, most int, states ...vault.KeyState) ([]string, error)
+	// SetKeyDecision keeps which decision restores or destroys a record's key.
+	SetKeyDecision(id, decision vault.ID) error
 	Contractors() ([]vault.Contractor, error)
+	Contractor(name string) (vault.Contractor, error)
+	// SuspendContractor ends the contractor's epoch and all its grants, and says how many.
+	SuspendContractor(name string) (grants int64, err error)
+	// Suspension gives a caller's suspension; NotFound if it is not suspended.
+	Suspension(id string) (vault.Suspension, error)
+	SuspendCaller(s vault.Suspension) error
+	// EndGrantsOf ends all grants of a grantee, VoidSignatures takes an admin's signatures off
+	// what still waits for some; each says how many.
+	EndGrantsOf(grantee string) (int64, error)
+	VoidSignatures(signer string) (int64, error)
+	// Grant gives a grant; NotFound if there is none, DataLoss if its row is damaged.
+	Grant(id vault.ID) (vault.Grant, error)
+	SetGrantState(id vault.ID, s vault.GrantState) error
 	Marked() (vault.Marked, error)
 	SetMarked(m vault.Marked) error
 	// ForgetTokens says of grants that run that they have no token and no fence yet, and gives
@@ -77,7 +95,7 @@ type StockLedger interface {
 type LogMark interface {
 	// Load gives the size and the digest of the last event; 0 if nothing is remembered.
 	Load() (size int64, last string, err error)
-	// Save is durable on return.
+	// Save is durable on return. It changes nothing if more is remembered already.
 	Save(size int64, last string) error
 }
 

@@ -58,7 +58,8 @@ type Config struct {
 	// brings none for so long. 150 s when 0.
 	Timeout time.Duration
 	// Patience is how long such a call is repeated after its first failure, or a stream after
-	// its last image. 5 s when 0; not at all when negative.
+	// its last image; where the service waited in vain for HashiCorp Vault, its wait counts as
+	// well. 5 s when 0; not at all when negative.
 	Patience time.Duration
 }
 
@@ -99,7 +100,7 @@ func Dial(cfg Config) (*Client, error) {
 	if _, err := roots(cfg.Bundle); err != nil {
 		return nil, err
 	}
-	return open(cfg, "passthrough:///"+cfg.Address, credentials.NewTLS(TLS(cfg)))
+	return open(cfg, "passthrough:///"+cfg.Address, alerted{credentials.NewTLS(TLS(cfg))})
 }
 
 func open(cfg Config, target string, creds credentials.TransportCredentials, more ...grpc.DialOption) (*Client, error) {
@@ -145,6 +146,25 @@ func roots(bundle string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// inTime says whether the caller's own certificate is valid now. The service would refuse it
+// too, but need not get to say so before the connection is gone.
+func inTime(own *x509.Certificate, now time.Time) error {
+	for _, bad := range []struct {
+		is   bool
+		what string
+		at   time.Time
+		by   time.Duration
+	}{
+		{now.After(own.NotAfter), "expired %s ago, at %s", own.NotAfter, now.Sub(own.NotAfter)},
+		{now.Before(own.NotBefore), "is valid only in %s, from %s", own.NotBefore, own.NotBefore.Sub(now)},
+	} {
+		if bad.is {
+			return fmt.Errorf(ownCertificate+" "+bad.what, bad.by.Round(time.Second), vault.FormatTime(bad.at))
+		}
+	}
+	return nil
+}
+
 // TLS is how a client of the configuration connects: for those who bring a gRPC client of
 // their own. It proves the service by its SPIFFE ID, not by a host name. The check stands in
 // VerifyConnection, which no resumed session skips.
@@ -154,6 +174,9 @@ func TLS(cfg Config) *tls.Config {
 		InsecureSkipVerify: true, // the standard check wants a host name; VerifyConnection checks chain and ID
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(cfg.Certificate, cfg.Key)
+			if err == nil {
+				err = inTime(pair.Leaf, time.Now())
+			}
 			return &pair, err
 		},
 		VerifyConnection: func(state tls.ConnectionState) error {
@@ -222,8 +245,16 @@ func fromStatus(err error) error {
 			}
 		}
 	}
+	if unproved(s) {
+		return &failure{unprovedError{e}, s}
+	}
 	return &failure{e, s}
 }
+
+// unprovedError is an error that is ErrUnproved besides.
+type unprovedError struct{ error }
+
+func (e unprovedError) Unwrap() []error { return []error{e.error, ErrUnproved} }
 
 func unaryErrors(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	return fromStatus(call(ctx, method, req, reply, cc, opts...))

@@ -155,16 +155,17 @@ func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token,
 			if img.Checkpoint != nil {
 				checkpoint = img.Checkpoint
 			}
-			return each(img)
+			if err := each(img); err != nil {
+				return err
+			}
+			w.progress()
+			return nil
 		})
 		// Also after an error: a service that has rewritten its log must not hide it so.
 		if bad := c.seen(ctx, checkpoint); bad != nil && ctx.Err() == nil {
 			return errors.Join(bad, err)
 		}
 		handles = handles[got:]
-		if got > 0 {
-			w.progress()
-		}
 		if err != nil && (local || !w.again(ctx, err)) {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
 )
 
 // How long calls take and are repeated when the configuration does not say.
@@ -99,11 +100,12 @@ func (c Config) attempt(ctx context.Context, method string, req, reply any, cc *
 type waits struct {
 	patience time.Duration
 	grow     backoff.ExponentialBackOff
+	began    time.Time // of the first attempt, or of the last success
 	since    time.Time // of the first failure without success since
 }
 
 func newWaits(patience time.Duration) *waits {
-	return &waits{patience: patience, grow: backoff.ExponentialBackOff{
+	return &waits{patience: patience, began: time.Now(), grow: backoff.ExponentialBackOff{
 		InitialInterval: firstWait, RandomizationFactor: backoff.DefaultRandomizationFactor, Multiplier: 2, MaxInterval: mostWait,
 	}}
 }
@@ -116,6 +118,9 @@ func (w *waits) again(ctx context.Context, err error) bool {
 	}
 	if w.since.IsZero() {
 		w.since = time.Now()
+		if vault.ReasonOf(fromStatus(err)) == vault.ReasonVaultUnavailable {
+			w.since = w.began // the service has been patient already
+		}
 	}
 	pause := max(told, w.grow.NextBackOff())
 	if time.Since(w.since)+pause > w.patience {
@@ -133,7 +138,7 @@ func (w *waits) again(ctx context.Context, err error) bool {
 
 // progress begins anew after a success.
 func (w *waits) progress() {
-	w.since = time.Time{}
+	w.began, w.since = time.Now(), time.Time{}
 	w.grow.Reset()
 }
 

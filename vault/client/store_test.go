@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -154,6 +155,41 @@ func TestPatience(t *testing.T) {
 	defer cancel()
 	if _, err := c.Store(ctx, shot(1)); err == nil || time.Since(began) > 10*time.Second {
 		t.Errorf("the context does not end it: %v", err)
+	}
+}
+
+// TestPatienceCountsWaitsForVault: what the service waited for Vault counts, unlike what an answer
+// that was lost took.
+func TestPatienceCountsWaitsForVault(t *testing.T) {
+	away, err := status.New(codes.Unavailable, "away").WithDetails(&errdetails.ErrorInfo{Reason: string(vault.ReasonVaultUnavailable)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{{away.Err(), 1}, {status.Error(codes.Unavailable, "lost"), 2}} {
+		f, cl := serve(t, Config{Patience: 700 * time.Millisecond})
+		f.before = func(context.Context, int) error {
+			time.Sleep(700 * time.Millisecond)
+			return c.err
+		}
+		if _, err := cl.Store(t.Context(), shot(1)); vault.KindOf(err) != vault.Unavailable || f.count("StoreImage") < c.want || f.count("StoreImage") > 2*c.want-1 {
+			t.Errorf("%v: %d calls, want %d", c.err, f.count("StoreImage"), c.want)
+		}
+		f, cl = serve(t, Config{Patience: 700 * time.Millisecond})
+		f.send = func(n int, _ *pb.Image) error {
+			if n < 3 {
+				time.Sleep(500 * time.Millisecond) // each image begins the patience anew
+				return nil
+			}
+			time.Sleep(700 * time.Millisecond)
+			return c.err
+		}
+		err := cl.Fetch(t.Context(), someGrant, vault.TokenOf("token"), handles(4), func(*pb.Image) error { return nil })
+		if vault.KindOf(err) != vault.Unavailable || len(f.asks) < c.want || len(f.asks) > 2*c.want-1 {
+			t.Errorf("%v: %d fetches, want %d", c.err, len(f.asks), c.want)
+		}
 	}
 }
 

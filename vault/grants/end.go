@@ -11,6 +11,9 @@ import (
 // sweepBatch is how many fences one step of a sweep takes.
 const sweepBatch = 100
 
+// vaultTime is how long Vault may take over one grant that has ended: a policy, and a few tokens.
+const vaultTime = 15 * time.Second
+
 // Revoke ends a grant, by an admin. When it returns, no release of it commits any more and
 // no send is under way.
 func (s *Service) Revoke(ctx context.Context, c vault.Caller, id vault.ID, note string) (vault.Grant, vault.Barrier, error) {
@@ -84,6 +87,8 @@ func (s *Service) end(ctx context.Context, c vault.Caller, id vault.ID, how endi
 // next call and also for a token that nobody recorded, then the tokens. Either is enough to
 // make them open nothing.
 func (s *Service) disarm(ctx context.Context, id vault.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, vaultTime)
+	defer cancel()
 	if s.Fences != nil {
 		if err := s.fence(ctx, id); err != nil {
 			return err
@@ -96,7 +101,7 @@ func (s *Service) disarm(ctx context.Context, id vault.ID) error {
 }
 
 // endTokens ends the tokens of a grant that are owed to Vault, and the newest of one that has
-// ended. What fails stays owed, and keeps none of the others.
+// ended. What fails stays owed, and keeps none of the others, unless it shows that Vault is away.
 func (s *Service) endTokens(ctx context.Context, id vault.ID) error {
 	var accessors []string
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
@@ -114,9 +119,16 @@ func (s *Service) endTokens(ctx context.Context, id vault.ID) error {
 		if failed == nil {
 			_, failed = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, accessor) })
 		}
-		err = errors.Join(err, failed)
+		if err = errors.Join(err, failed); away(ctx, failed) {
+			break
+		}
 	}
 	return err
+}
+
+// away says whether there is no use in asking Vault for more.
+func away(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || vault.KindOf(err) == vault.Unavailable)
 }
 
 // fenced returns once the policy of an approved grant stands at Vault.
@@ -140,13 +152,16 @@ func (s *Service) fenced(ctx context.Context, id vault.ID) error {
 // the end that was signed has passed. Until then the closed policy stands, so that no row
 // revives the grant.
 func (s *Service) fence(ctx context.Context, id vault.ID) error {
-	s.fencing.Lock()
-	defer s.fencing.Unlock()
+	unlock, err := s.fencing.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var g vault.Grant
 	var state vault.FenceState
 	var now time.Time
 	var past, forged bool
-	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
+	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if g, err = tx.Grant(id); err != nil {
 			return err
 		}
@@ -213,8 +228,9 @@ func (s *Service) fenceIs(ctx context.Context, g vault.Grant, from, to vault.Fen
 }
 
 // Sweep does what Vault is still owed and this process can do: fences of approved grants,
-// removal of those of ended and expired ones, and of their tokens. It is called at start and
-// then regularly.
+// removal of those of ended and expired ones, and of their tokens. At the first sign that Vault is
+// away it ends; but the two are done with credentials of their own, so one sign does not end
+// both. It is called at start and then regularly.
 func (s *Service) Sweep(ctx context.Context) error {
 	var fences, tokens []vault.ID
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
@@ -228,13 +244,21 @@ func (s *Service) Sweep(ctx context.Context) error {
 		}
 		return err
 	})
-	for _, id := range fences {
-		err = errors.Join(err, s.fence(ctx, id))
+	return errors.Join(err, each(ctx, fences, s.fence), each(ctx, tokens, s.endTokens))
+}
+
+// each does something at Vault for grants until Vault is away. Each has some time.
+func each(ctx context.Context, grants []vault.ID, do func(context.Context, vault.ID) error) (failed error) {
+	for _, id := range grants {
+		within, cancel := context.WithTimeout(ctx, vaultTime)
+		err := do(within, id)
+		gone := away(within, err)
+		cancel()
+		if failed = errors.Join(failed, err); gone {
+			break
+		}
 	}
-	for _, id := range tokens {
-		err = errors.Join(err, s.endTokens(ctx, id))
-	}
-	return err
+	return failed
 }
 
 // Get gives a grant, and what it would open: to admins and auditors any, to a contractor
@@ -249,11 +273,13 @@ func (s *Service) Get(ctx context.Context, c vault.Caller, id vault.ID) (g vault
 		if vault.KindOf(err) == vault.NotFound || (err == nil && c.Role == vault.RoleContractor && g.Contractor != c.Org) {
 			return unknown(id)
 		}
-		if err != nil || c.Role != vault.RoleAdmin {
-			return err
-		}
-		p, err = tx.Preview(g.Scope)
 		return err
 	})
+	if err == nil && c.Role == vault.RoleAdmin {
+		err = s.Ledger.Scan(ctx, func(tx Tx) (err error) {
+			p, err = tx.Preview(g.Scope)
+			return err
+		})
+	}
 	return g, p, now, err
 }

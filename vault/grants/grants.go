@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/portcullis/portcullis/vault"
@@ -84,6 +83,8 @@ type Ledger interface {
 	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
 	// View runs fn on a consistent state. It writes nothing.
 	View(ctx context.Context, fn func(Tx) error) error
+	// Scan is View for counting what a scope covers. Few run at once.
+	Scan(ctx context.Context, fn func(Tx) error) error
 }
 
 // Service is the life of grants. Its methods may be called at once from many goroutines.
@@ -98,9 +99,7 @@ type Service struct {
 	Authority func() vault.Authority
 	Log       *slog.Logger
 
-	// fencing is held by whoever changes policies at Vault, so that the writing of one can not
-	// land after its removal.
-	fencing sync.Mutex
+	fencing fences
 }
 
 // Request is what a contractor asks for.

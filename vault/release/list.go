@@ -19,6 +19,15 @@ const (
 	defaultWindow = 1 << 17
 	// defaultListings is how many listings are kept: at most 128 MiB in all.
 	defaultListings = 64
+	// fresh is how long a listing is begun anew without looking again at all that the grant
+	// covers, if that is at least dear records: fewer take some milliseconds.
+	fresh = 5 * time.Second
+	dear  = 10_000
+	// maxScans is how many listings look at all that their grants cover at once, one of each
+	// contractor: this many keep as many cores busy.
+	maxScans = 2
+	// turnWait is how long a listing waits for its turn to do so.
+	turnWait = 30 * time.Second
 )
 
 // View is what a grantee learns of a record besides its picture.
@@ -56,7 +65,7 @@ func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant
 		return nil
 	})
 	if err == nil && unread == nil {
-		page.Views, page.More, err = s.listings.of(grant).page(ctx, s.Ledger, g, after, most)
+		page.Views, page.More, err = s.listings.of(g).page(ctx, s.Ledger, g, after, most)
 	}
 	if err != nil {
 		return Page{}, err
@@ -91,15 +100,17 @@ type listings struct {
 	mu     sync.Mutex
 	grants []vault.ID // the one used last stands last
 	known  map[vault.ID]*listing
+
+	scans turns
 }
 
 // of gives the listing of a grant.
-func (l *listings) of(grant vault.ID) *listing {
+func (l *listings) of(g vault.Grant) *listing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := slices.Index(l.grants, grant); i >= 0 {
-		l.grants = append(slices.Delete(l.grants, i, i+1), grant)
-		return l.known[grant]
+	if i := slices.Index(l.grants, g.Grant); i >= 0 {
+		l.grants = append(slices.Delete(l.grants, i, i+1), g.Grant)
+		return l.known[g.Grant]
 	}
 	if len(l.grants) >= cmp.Or(l.most, defaultListings) {
 		delete(l.known, l.grants[0])
@@ -108,9 +119,9 @@ func (l *listings) of(grant vault.ID) *listing {
 	if l.known == nil {
 		l.known = map[vault.ID]*listing{}
 	}
-	l.grants = append(l.grants, grant)
-	l.known[grant] = &listing{window: cmp.Or(l.window, defaultWindow), turn: make(chan struct{}, 1)}
-	return l.known[grant]
+	l.grants = append(l.grants, g.Grant)
+	l.known[g.Grant] = &listing{window: cmp.Or(l.window, defaultWindow), turn: make(chan struct{}, 1), scans: &l.scans}
+	return l.known[g.Grant]
 }
 
 // listing is a part of what a grant covers, in the order of handles: all after one handle, or
@@ -118,63 +129,79 @@ func (l *listings) of(grant vault.ID) *listing {
 // read.
 type listing struct {
 	window  int
+	scans   *turns
 	turn    chan struct{} // held by whoever uses the rest
 	after   vault.Handle
 	handles []vault.Handle
-	whole   bool // there is nothing behind the last
+	whole   bool      // there is nothing behind the last
+	covered int       // records that the grant covered
+	at      time.Time // when that was
 }
 
 // page reads a page. A grantee that asks many times at once occupies the database once.
 func (l *listing) page(ctx context.Context, ledger Ledger, g vault.Grant, after vault.Handle, most int) (views []View, more bool, err error) {
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, false, ctx.Err()
+	if err := take(ctx, l.turn); err != nil {
+		return nil, false, err
 	}
 	defer func() { <-l.turn }()
-	err = ledger.View(ctx, func(tx Tx) (err error) {
-		views, more, err = l.read(tx, g, after, most)
-		return err
-	})
-	return views, more, err
-}
-
-// read reads a page in a transaction.
-func (l *listing) read(tx Tx, g vault.Grant, after vault.Handle, most int) (views []View, more bool, err error) {
-	for begin := after == (vault.Handle{}); ; begin = false {
-		if begin || !l.leads(after) {
-			if err := l.order(tx, g, after); err != nil {
-				return nil, false, err
+	begin := after == (vault.Handle{})
+	for {
+		over := false
+		err := ledger.View(ctx, func(tx Tx) (err error) {
+			if begin && !l.recent(tx.Now()) {
+				return nil
 			}
+			views, over, more, err = l.read(tx, g, &after, most, views)
+			return err
+		})
+		if err != nil || over {
+			return views, more, err
 		}
-		i, found := slices.BinarySearchFunc(l.handles, after, compare)
-		if found {
-			i++
-		}
-		for i < len(l.handles) {
-			part := l.handles[i:min(i+most+1-len(views), len(l.handles))]
-			records, err := open(tx, g, part)
-			if err != nil {
-				return nil, false, err
-			}
-			for _, h := range part {
-				r, ok := records[h]
-				if !ok {
-					continue
-				}
-				if len(views) == most {
-					return views, true, nil
-				}
-				y, m, d := r.CapturedAt.UTC().Date()
-				views = append(views, View{Handle: h, Modality: r.Modality, Site: r.Site, Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC)})
-			}
-			i += len(part)
-			after = part[len(part)-1]
-		}
-		if l.whole {
-			return views, false, nil
+		begin = false
+		if err := l.order(ctx, ledger, g, after); err != nil {
+			return nil, false, err
 		}
 	}
+}
+
+// recent says whether a listing may begin with what is known.
+func (l *listing) recent(now time.Time) bool {
+	age := now.Sub(l.at)
+	return l.covered >= dear && l.after == (vault.Handle{}) && age >= 0 && age < fresh
+}
+
+// read reads what is known of a page behind a handle, and moves the handle on. over says that
+// the page is there; otherwise what comes after the handle must be put in order first.
+func (l *listing) read(tx Tx, g vault.Grant, after *vault.Handle, most int, known []View) (views []View, over, more bool, err error) {
+	views = known
+	if !l.leads(*after) {
+		return views, false, false, nil
+	}
+	i, found := slices.BinarySearchFunc(l.handles, *after, compare)
+	if found {
+		i++
+	}
+	for i < len(l.handles) {
+		part := l.handles[i:min(i+most+1-len(views), len(l.handles))]
+		records, err := open(tx, g, part)
+		if err != nil {
+			return nil, false, false, err
+		}
+		for _, h := range part {
+			r, ok := records[h]
+			if !ok {
+				continue
+			}
+			if len(views) == most {
+				return views, true, true, nil
+			}
+			y, m, d := r.CapturedAt.UTC().Date()
+			views = append(views, View{Handle: h, Modality: r.Modality, Site: r.Site, Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC)})
+		}
+		i += len(part)
+		*after = part[len(part)-1]
+	}
+	return views, l.whole, false, nil
 }
 
 // open gives those of the records that the grant covers now.
@@ -203,8 +230,13 @@ func (l *listing) leads(after vault.Handle) bool {
 
 // order looks at all that the grant covers and keeps the first handles after one. It needs
 // room for two windows.
-func (l *listing) order(tx Tx, g vault.Grant, after vault.Handle) error {
-	l.after, l.handles, l.whole = after, l.handles[:0], false
+func (l *listing) order(ctx context.Context, ledger Ledger, g vault.Grant, after vault.Handle) error {
+	leave, err := l.scans.enter(ctx, g.Contractor)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	l.after, l.handles, l.whole, l.covered = after, l.handles[:0], false, 0
 	cut := false
 	sort := func() {
 		slices.SortFunc(l.handles, compare)
@@ -212,17 +244,21 @@ func (l *listing) order(tx Tx, g vault.Grant, after vault.Handle) error {
 			l.handles, cut = l.handles[:l.window], true
 		}
 	}
-	err := tx.IDsInScope(g.Scope, func(id vault.ID) {
-		h := g.HandleKey.Handle(id)
-		if compare(h, after) <= 0 {
-			return
-		}
-		if l.handles = append(l.handles, h); len(l.handles) == 2*l.window {
-			sort()
-		}
+	err = ledger.Scan(ctx, func(tx Tx) error {
+		l.at = tx.Now()
+		return tx.IDsInScope(g.Scope, func(id vault.ID) {
+			l.covered++
+			h := g.HandleKey.Handle(id)
+			if compare(h, after) <= 0 {
+				return
+			}
+			if l.handles = append(l.handles, h); len(l.handles) == 2*l.window {
+				sort()
+			}
+		})
 	})
 	if err != nil {
-		l.handles = nil
+		l.handles, l.covered = nil, 0
 		return err
 	}
 	sort()

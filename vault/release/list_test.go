@@ -64,6 +64,10 @@ func (c *counting) View(ctx context.Context, fn func(release.Tx) error) error {
 	return c.Ledger.View(ctx, func(tx release.Tx) error { return fn(countingTx{tx, c, false}) })
 }
 
+func (c *counting) Scan(ctx context.Context, fn func(release.Tx) error) error {
+	return c.Ledger.Scan(ctx, func(tx release.Tx) error { return fn(countingTx{tx, c, false}) })
+}
+
 func (x countingTx) IDsInScope(s vault.Scope, fn func(vault.ID)) error {
 	if x.c.orders++; x.writing {
 		x.c.t.Error("the scope is read in the writer")

@@ -65,6 +65,9 @@ type Ledger interface {
 	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
 	// View runs fn on a consistent state. It writes nothing.
 	View(ctx context.Context, fn func(Tx) error) error
+	// Scan is View for IDsInScope, which takes as long as the scope is large: nothing else
+	// waits for it. Few run at once.
+	Scan(ctx context.Context, fn func(Tx) error) error
 }
 
 // DefaultMaxLag is how far the log's tree may be behind while images leave: far longer than

@@ -55,7 +55,7 @@ func NewHCVault(clock func() time.Time) *HCVault {
 	return &HCVault{
 		Faults: newFaults(vault.ReasonVaultUnavailable,
 			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "CloseFence", "DeleteFence", "DisableContractor",
-			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys"),
+			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys", "InspectKey"),
 		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID][]string{},
 		tokens: map[string]grantToken{}, entities: map[entity]bool{},
 	}
@@ -308,6 +308,18 @@ func (v *HCVault) Keys(ctx context.Context) ([]string, error) {
 		defer v.mu.Unlock()
 		return slices.Sorted(maps.Keys(v.keys)), nil
 	})
+}
+
+// InspectKey is as the admin role's: whether the key is there, whether it is revoked. It tells no
+// time of its making.
+func (v *HCVault) InspectKey(ctx context.Context, keyName string) (found, revoked bool, made time.Time, err error) {
+	err = do(ctx, &v.Faults, "InspectKey", func() error {
+		return v.change(keyName, func(k *transitKey) error {
+			found, revoked = k != nil, k != nil && k.least > 1
+			return nil
+		})
+	})
+	return found, revoked, made, err
 }
 
 // What a key name, or the beginning of one, looks like: see vault.Record.KeyName.

@@ -124,7 +124,7 @@ func ParseGrantState(field string, s pb.Grant_State) (vault.GrantState, error) {
 			return d, nil
 		}
 	}
-	return "", vault.InvalidField(field, "must be a state other than STATE_UNSPECIFIED and STATE_EXPIRED")
+	return "", vault.InvalidField(field, "must be a state of grants")
 }
 
 // Grant writes a grant as of now.

@@ -110,18 +110,31 @@ path "identity/entity/id/+" {
 }
 `
 
+// logPolicy signs the log's checkpoints, by that one key, and reads its public half. Nothing else of signing: a batch,
+// another form of the signature, or a context would be asked for by other parameters or at a longer path.
+const logPolicy = `
+path "LOGMOUNT/sign/LOGKEY" {
+  capabilities        = ["update"]
+  required_parameters = ["input", "key_version"]
+  allowed_parameters  = { "input" = [], "key_version" = [] }
+}
+path "LOGMOUNT/keys/LOGKEY" {
+  capabilities = ["read"]
+}
+`
+
 // role is a Vault credential: an AppRole and a policy of the same name, and the file in OutDir.
 type role struct {
 	name, file, policy string
 }
 
 func roles(mount string) []role {
-	at := func(policy string) string {
-		return strings.TrimSpace(strings.ReplaceAll(policy, "MOUNT", mount)) + "\n"
-	}
+	names := strings.NewReplacer("LOGMOUNT", hcvault.LogMount(mount), "LOGKEY", hcvault.LogKeyName, "MOUNT", mount)
+	at := func(policy string) string { return strings.TrimSpace(names.Replace(policy)) + "\n" }
 	return []role{
 		{hcvault.CaptureRole, "capture", at(capturePolicy)},
 		{hcvault.GrantsRole, "grants", at(grantsPolicy)},
 		{hcvault.AdminRole, "admin", at(adminPolicy)},
+		{hcvault.LogRole, "log", at(logPolicy)},
 	}
 }

@@ -60,6 +60,9 @@ func TestPowers(t *testing.T) {
 	}
 	const mintPath, otherPolicy = "auth/token/create/portcullis-grant", `path "*" { capabilities = ["read"] }`
 	with := func(id string) string { return "identity/entity/id/" + id }
+	logMount := hcvault.LogMount(hcvault.DefaultMount)
+	root(t, "POST", logMount+"/keys/other", body{"type": "ed25519"}, nil)
+	root(t, "POST", logMount+"/keys/lent", body{"type": "ed25519", "exportable": true}, nil)
 
 	// What none of them may, beside its own table.
 	nobody := []try{
@@ -106,6 +109,26 @@ func TestPowers(t *testing.T) {
 		{"take a snapshot", "GET", "sys/storage/raft/snapshot", nil, false},
 		{"seal", "PUT", "sys/seal", body{}, false},
 		{"read raw storage", "GET", "sys/raw/core/keyring", nil, false},
+		{"rotate the log's key", "POST", logMount + "/keys/checkpoints/rotate", nil, false},
+		{"delete the log's key", "DELETE", logMount + "/keys/checkpoints", nil, false},
+		{"let the log's key be deleted", "POST", logMount + "/keys/checkpoints/config", body{"deletion_allowed": true}, false},
+		{"retire the log's key", "POST", logMount + "/keys/checkpoints/config", body{"min_encryption_version": 1}, false},
+		{"trim the log's key", "POST", logMount + "/keys/checkpoints/trim", body{"min_available_version": 1}, false},
+		{"export the log's key", "GET", logMount + "/export/signing-key/checkpoints", nil, false},
+		{"back the log's key up", "GET", logMount + "/backup/checkpoints", nil, false},
+		{"put another key in its place", "POST", logMount + "/restore/checkpoints", body{"backup": "x", "force": true}, false},
+		{"list the keys beside the log's", "LIST", logMount + "/keys", nil, false},
+		{"make a key beside the log's", "POST", logMount + "/keys/mine", body{"type": "ed25519"}, false},
+		{"sign by a key beside the log's", "POST", logMount + "/sign/other", body{"input": dek, "key_version": 1}, false},
+		{"make a key by encrypting there", "POST", logMount + "/encrypt/mine", body{"plaintext": dek}, false},
+		{"remove the log's engine", "DELETE", "sys/mounts/" + logMount, nil, false},
+		{"write the policy of the log", "PUT", "sys/policies/acl/portcullis-log", body{"policy": otherPolicy}, false},
+		{"make a secret ID of the log's", "POST", "auth/approle/role/portcullis-log/secret-id", body{}, false},
+	}
+	// What none but the log's may.
+	signing := []try{
+		{"sign as the log", "POST", logMount + "/sign/checkpoints", body{"input": dek, "key_version": 1}, false},
+		{"read the log's public key", "GET", logMount + "/keys/checkpoints", nil, false},
 	}
 
 	tables := []struct {
@@ -213,10 +236,47 @@ func TestPowers(t *testing.T) {
 			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, true},
 			{"end all grant tokens some time later", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": false}, false},
 		}},
+		{"log", login(t, "log"), []try{
+			{"sign", "POST", logMount + "/sign/checkpoints", body{"input": dek, "key_version": 1}, true},
+			{"read the public key", "GET", logMount + "/keys/checkpoints", nil, true},
+			{"sign by whatever version", "POST", logMount + "/sign/checkpoints", body{"input": dek}, false},
+			{"sign many at once", "POST", logMount + "/sign/checkpoints", body{"input": dek, "key_version": 1, "batch_input": []body{{"input": dek}}}, false},
+			{"sign in another form", "POST", logMount + "/sign/checkpoints", body{"input": dek, "key_version": 1, "prehashed": true}, false},
+			{"sign with a context", "POST", logMount + "/sign/checkpoints", body{"input": dek, "key_version": 1, "context": "eA=="}, false},
+			{"sign by another hash", "POST", logMount + "/sign/checkpoints/sha2-512", body{"input": dek, "key_version": 1}, false},
+			{"sign by a key of its own", "POST", logMount + "/sign/mine", body{"input": dek, "key_version": 1}, false},
+			{"sign by a record's key", "POST", "portcullis/sign/" + key, body{"input": dek, "key_version": 1}, false},
+			{"verify by Vault", "POST", logMount + "/verify/checkpoints", body{"input": dek, "signature": "vault:v1:eA=="}, false},
+			{"read another key", "GET", logMount + "/keys/other", nil, false},
+			{"export a key that may be", "GET", logMount + "/export/signing-key/lent", nil, false},
+			{"encrypt by the log's key", "POST", logMount + "/encrypt/checkpoints", body{"plaintext": dek}, false},
+			{"decrypt by the log's key", "POST", logMount + "/decrypt/checkpoints", body{"ciphertext": wrapped}, false},
+			{"write the log's key anew", "POST", logMount + "/keys/checkpoints", body{"type": "ed25519"}, false},
+			{"open", "POST", "portcullis/decrypt/" + key, body{"ciphertext": wrapped}, false},
+			{"make a record key", "POST", "portcullis/encrypt/" + fresh(), body{"plaintext": dek}, false},
+			{"rewrap", "POST", "portcullis/rewrap/" + key, body{"ciphertext": wrapped}, false},
+			{"read a record key's facts", "GET", "portcullis/keys/" + key, nil, false},
+			{"list record keys", "LIST", "portcullis/keys", nil, false},
+			{"rotate a record key", "POST", "portcullis/keys/" + key + "/rotate", nil, false},
+			{"delete a record key", "DELETE", "portcullis/keys/" + key, nil, false},
+			{"write a fence", "PUT", "sys/policies/acl/" + fence, body{"policy": otherPolicy}, false},
+			{"read a fence", "GET", "sys/policies/acl/" + fence, nil, false},
+			{"list fences", "LIST", "sys/policies/acl", nil, false},
+			{"mint", "POST", mintPath, mint(nil), false},
+			{"revoke a token", "POST", "auth/token/revoke-accessor", body{"accessor": operator.Auth.Accessor}, false},
+			{"look an accessor up", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor}, false},
+			{"find a contractor", "POST", "identity/lookup/entity", body{"alias_name": "portcullis-c-power-co-1", "alias_mount_accessor": mount.Data.Accessor}, false},
+			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, false},
+			{"end all grant tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, false},
+		}},
 	}
 	for _, who := range tables {
 		t.Run(who.name, func(t *testing.T) {
-			for _, tr := range append(who.tries, nobody...) {
+			tries := append(who.tries, nobody...)
+			if who.name != "log" {
+				tries = append(tries, signing...)
+			}
+			for _, tr := range tries {
 				err := call(t, who.token, tr.method, tr.path, tr.in, nil)
 				if tr.may {
 					if err != nil {

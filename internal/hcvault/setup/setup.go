@@ -1,4 +1,5 @@
-// Package setup prepares a Vault for Portcullis: engines, audit device, policies, roles and their credentials.
+// Package setup prepares a Vault for Portcullis: engines, the key that signs the audit log, audit device, policies,
+// roles and their credentials.
 package setup
 
 import (
@@ -44,8 +45,11 @@ const (
 )
 
 // Run prepares the Vault. It may be repeated at any time: what stands as it should is left alone or written again
-// alike, and credentials in OutDir that still work are kept. What it finds mounted in another way, it does not touch:
-// that is an error.
+// alike, and credentials in OutDir that still work are kept. What it finds mounted in another way, and a key of the log
+// that can not be it, it does not touch: that is an error.
+//
+// The log's key is made whether or not the daemon is told to sign by it: so that is a matter of its configuration alone,
+// and a key that nobody uses harms nobody.
 func Run(ctx context.Context, o Options) error {
 	if o.Mount == "" {
 		o.Mount = hcvault.DefaultMount
@@ -68,6 +72,7 @@ func Run(ctx context.Context, o Options) error {
 	}{
 		{"audit device", op.audit}, // first, so that it sees the rest
 		{"transit engine", op.transit},
+		{"log's key", op.logKey},
 		{"AppRole logins", op.approle},
 		{"token role", op.tokenRole},
 		{"roles", op.roles},

@@ -46,8 +46,13 @@ func secretIDs(t *testing.T, role string) int {
 
 func TestRunAgain(t *testing.T) {
 	before := files(t, opts.OutDir)
-	if len(before) != 3 || before["capture.json"] == "" || before["grants.json"] == "" || before["admin.json"] == "" {
+	if len(before) != 4 || before["capture.json"] == "" || before["grants.json"] == "" || before["admin.json"] == "" || before["log.json"] == "" {
 		t.Fatalf("files: %d", len(before))
+	}
+	all := []string{hcvault.CaptureRole, hcvault.GrantsRole, hcvault.AdminRole, hcvault.LogRole}
+	had := map[string]int{}
+	for _, r := range all {
+		had[r] = secretIDs(t, r)
 	}
 	if info, err := os.Stat(opts.OutDir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory: %v, %v", info.Mode(), err)
@@ -62,9 +67,9 @@ func TestRunAgain(t *testing.T) {
 			t.Errorf("%s was made anew though it works", name)
 		}
 	}
-	for _, r := range []string{hcvault.CaptureRole, hcvault.GrantsRole, hcvault.AdminRole} {
-		if n := secretIDs(t, r); n != 1 {
-			t.Errorf("%s has %d secret IDs", r, n)
+	for _, r := range all {
+		if n := secretIDs(t, r); n != had[r] || n == 0 {
+			t.Errorf("%s has %d secret IDs, had %d", r, n, had[r])
 		}
 	}
 	var devices struct {
@@ -100,7 +105,7 @@ func TestRunReplacesWhatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := files(t, opts.OutDir)
-	for name, same := range map[string]bool{"capture.json": false, "grants.json": false, "admin.json": true} {
+	for name, same := range map[string]bool{"capture.json": false, "grants.json": false, "admin.json": true, "log.json": true} {
 		if (after[name] == before[name]) != same {
 			t.Errorf("%s: the same %v, want %v", name, !same, same)
 		}

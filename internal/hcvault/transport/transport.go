@@ -45,11 +45,25 @@ type Client struct {
 	api     *api.Client
 }
 
+// CheckAddress says whether s can be the address of a Vault.
+func CheckAddress(s string) error {
+	_, err := parseAddress(s)
+	return err
+}
+
+func parseAddress(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return nil, fmt.Errorf("address of Vault %q: must be https://host:port", s)
+	}
+	return u, nil
+}
+
 // New makes a client. It does not connect yet.
 func New(cfg Config) (*Client, error) {
-	u, err := url.Parse(cfg.Addr)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return nil, fmt.Errorf("address of Vault %q: must be https://host:port", cfg.Addr)
+	u, err := parseAddress(cfg.Addr)
+	if err != nil {
+		return nil, err
 	}
 	pem, err := os.ReadFile(cfg.CAFile)
 	if err != nil {
@@ -102,6 +116,9 @@ func New(cfg Config) (*Client, error) {
 	c.api.SetWrappingLookupFunc(func(string, string) string { return "" })
 	return c, nil
 }
+
+// Timeout is the most that one call takes.
+func (c *Client) Timeout() time.Duration { return c.timeout }
 
 // bounded cuts answers that are longer than allowed: the client below reads them whole.
 type bounded struct{ *http.Transport }

@@ -238,12 +238,15 @@ func (x *WhoAmIResponse) GetVersion() string {
 // Part is something that the service stands on.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "vault" is HashiCorp Vault; "database"; "log" is up while its tree keeps up; "lease" is this node's, without which it releases
-	// nothing. More may come.
+	// "vault" is HashiCorp Vault; "database"; "log" is up while its tree keeps up; "restores" is up
+	// while somebody has made sure that neither was restored from an older copy; "lease" is this
+	// node's, without which it releases nothing. More may come.
 	Name  string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	State Part_State `protobuf:"varint,2,opt,name=state,proto3,enum=portcullis.v1.Part_State" json:"state,omitempty"`
 	// When the service last looked.
-	CheckTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	CheckTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	// The reason that calls give which need the part, while it is not up. May be empty.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,6 +300,13 @@ func (x *Part) GetCheckTime() *timestamppb.Timestamp {
 		return x.CheckTime
 	}
 	return nil
+}
+
+func (x *Part) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Work is what waits for admins, or for HashiCorp Vault, by now.
@@ -541,12 +551,13 @@ const file_portcullis_v1_identity_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12-\n" +
 	"\x12certificate_digest\x18\x03 \x01(\tR\x11certificateDigest\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xd6\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xee\x01\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.portcullis.v1.Part.StateR\x05state\x129\n" +
 	"\n" +
-	"check_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\"N\n" +
+	"check_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"N\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bSTATE_UP\x10\x01\x12\x0e\n" +

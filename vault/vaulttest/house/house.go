@@ -231,6 +231,10 @@ func (l ledger[T]) View(ctx context.Context, fn func(T) error) error {
 	return l.store.View(ctx, func(t *store.Tx) error { return fn(any(t).(T)) })
 }
 
+func (l ledger[T]) Scan(ctx context.Context, fn func(T) error) error {
+	return l.store.Scan(ctx, func(t *store.Tx) error { return fn(any(t).(T)) })
+}
+
 // Connect adds a connection of the caller, which the gate may cut.
 func (h *House) Connect(c vault.Caller) {
 	h.mu.Lock()
