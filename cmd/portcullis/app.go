@@ -62,12 +62,15 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	if wantsJSON(args) {
+		root.SetVersionTemplate("{\"version\":\"{{.Version}}\"}\n")
+	}
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
 	if !a.started {
-		err = asUsage(err)
+		err = asUsage(c, err)
 		if wantsJSON(args) {
 			a.output = jsonOutput // the flags may not have been read as far as that
 		}
@@ -131,6 +134,13 @@ func (a *app) root() *cobra.Command {
 		a.ofGrants(a.fetchCommand(), "active"), a.keyCommand(), a.reconcileCommand(), a.auditCommand(), a.whoamiCommand(),
 		a.statusCommand(), a.doctorCommand(), a.reasonCommand(), exitCodesTopic(),
 	)
+	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = verbs, showHelp
+		}
+	}
 	return root
 }
 
@@ -151,7 +161,44 @@ func verbs(c *cobra.Command, args []string) error {
 	return unknownCommand(args[0], c)
 }
 
-func showHelp(c *cobra.Command, _ []string) error { return c.Help() }
+// showHelp shows a group's help. A program that wants JSON has forgotten a word.
+func showHelp(c *cobra.Command, _ []string) error {
+	if out := c.Flag("output"); out != nil && out.Value.String() == string(jsonOutput) {
+		return &usageError{err: fmt.Errorf("%q needs a command of its own", c.CommandPath()), hint: seeHelp(c)}
+	}
+	return c.Help()
+}
+
+// seeHelp says where a command's use is explained.
+func seeHelp(c *cobra.Command) string { return fmt.Sprintf("see %q", c.CommandPath()+" --help") }
+
+// helpCommand is "help", which refuses what there is no help on.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "help on any command",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
+			if at, _, err := root.Find(args); err == nil {
+				for _, c := range at.Commands() {
+					if c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+						out = append(out, c.Name()+"\t"+c.Short)
+					}
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			at, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = unknownCommand(rest[0], at)
+			}
+			if err != nil {
+				return err
+			}
+			return at.Help()
+		},
+	}
+}
 
 // exactly wants n arguments, and says which.
 func exactly(n int) cobra.PositionalArgs {
@@ -164,6 +211,22 @@ func exactly(n int) cobra.PositionalArgs {
 		}
 		return usagef("wanted: %s; see %q", c.UseLine(), c.CommandPath()+" --help")
 	}
+}
+
+// atLeastOne wants arguments.
+func atLeastOne(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	return usagef("wanted: %s; see %q", c.UseLine(), c.CommandPath()+" --help")
+}
+
+// atMostOne wants one argument or none.
+func atMostOne(c *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return nil
+	}
+	return usagef("wanted: %s; it got %q", c.UseLine(), args)
 }
 
 func unknownCommand(name string, c *cobra.Command) error {

@@ -77,7 +77,7 @@ the disk.`,
 		Example: `  portcullis --profile lane capture ./pictures
   portcullis --profile lane capture --modality plate --captured-at file plates/*.jpg
   portcullis --profile lane capture /var/spool/lane --watch --remove`,
-		Args: cobra.MinimumNArgs(1),
+		Args: atLeastOne,
 	}
 	f := c.Flags()
 	f.Var(&mod, "modality", "what the pictures show")
@@ -250,13 +250,16 @@ func captureTable(t *grid, all []stored, found gathered) {
 
 // captureError is nil when every picture is in the vault.
 func captureError(all []stored) error {
-	bad := 0
+	bad, refused := 0, 0
 	var first error
 	for _, s := range all {
 		if s.err == nil && s.Status != "not_tried" {
 			continue
 		}
 		bad++
+		if s.Status == "refused" {
+			refused++
+		}
 		if s.err != nil && stops(s.err) && (first == nil || errors.Is(first, context.Canceled)) {
 			first = s.err
 		}
@@ -267,7 +270,14 @@ func captureError(all []stored) error {
 	case first != nil:
 		return fmt.Errorf("%d of %s not stored: %w", bad, count(len(all), "picture"), first)
 	}
-	return &hinted{&incomplete{fmt.Sprintf("%d of %s not stored", bad, count(len(all), "picture"))}, "the list says why; running the command again stores only what is missing"}
+	next := "the list says why; running the command again stores only what is missing"
+	switch {
+	case refused == bad:
+		next = "the list says why; the service will not take them as they are: mend them or leave them out"
+	case refused > 0:
+		next = "the list says why; running the command again stores what failed, but not what is refused"
+	}
+	return &hinted{&incomplete{fmt.Sprintf("%d of %s not stored", bad, count(len(all), "picture"))}, next}
 }
 
 // errStopped says that a picture was not tried, because of what another one met.

@@ -89,21 +89,47 @@ type incomplete struct{ msg string }
 func (e *incomplete) Error() string { return e.msg }
 
 // asUsage makes what cobra says about a command line a usage error, on one line.
-func asUsage(err error) error {
+func asUsage(c *cobra.Command, err error) error {
 	var u *usageError
 	if errors.As(err, &u) {
 		return err
+	}
+	if m := missingFlags.FindStringSubmatch(err.Error()); m != nil {
+		flags := "--" + strings.ReplaceAll(strings.ReplaceAll(m[1], `"`, ""), ", ", ", --")
+		return &usageError{err: fmt.Errorf("missing: %s", flags), hint: seeHelp(c)}
 	}
 	// cobra lists its suggestions below the message.
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' })
 	return usagef("%s", strings.Join(lines, " "))
 }
 
+// missingFlags is how cobra says which flags a command can not do without.
+var missingFlags = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
+
+// valueError says what is wrong with a flag's value. The words of the flags that this program
+// makes stand; those of Go's parsers do not.
+func valueError(err *pflag.InvalidValueError) error {
+	why := err.Unwrap()
+	switch err.GetFlag().Value.Type() {
+	case "int", "int64":
+		why = errors.New("must be a whole number, such as 500")
+	case "duration":
+		why = errors.New("must be a duration, such as 500ms, 2s or 1m")
+	case "bool":
+		why = errors.New("must be true or false")
+	}
+	return fmt.Errorf("--%s %q: %w", err.GetFlag().Name, err.GetValue(), why)
+}
+
 // flagError adds to a flag that does not exist those that come near it.
 func flagError(c *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		return &usageError{err: valueError(value), hint: seeHelp(c)}
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
-		return &usageError{err: err, hint: fmt.Sprintf("see %q", c.CommandPath()+" --help")}
+		return &usageError{err: err, hint: seeHelp(c)}
 	}
 	name := unknown.GetSpecifiedName()
 	var near []string
@@ -115,7 +141,7 @@ func flagError(c *cobra.Command, err error) error {
 	if len(near) > 0 {
 		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
 	}
-	return &usageError{err: err, hint: fmt.Sprintf("see %q", c.CommandPath()+" --help")}
+	return &usageError{err: err, hint: seeHelp(c)}
 }
 
 // didYouMean names those that come near to what was typed, if any do.

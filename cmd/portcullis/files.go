@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -65,11 +66,15 @@ func openRegular(path string) (*os.File, error) {
 // writable proves that writeFile could make path.
 func writable(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return &fs.PathError{Op: "write", Path: path, Err: errNotRegular}
+		return fmt.Errorf("%s: %w", path, errNotRegular)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), newFile)
 	if err != nil {
-		return err
+		var p *fs.PathError
+		if errors.As(err, &p) {
+			p.Path = path // that of the trial tells nobody anything
+		}
+		return ownWords(err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

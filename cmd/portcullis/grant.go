@@ -212,6 +212,13 @@ what is shown, not taken from the service.`,
 			return err
 		}
 		got, err := s.Approve(ctx, name, func(g *pb.Grant, p *pb.Preview, text string) error {
+			// Nobody is shown what to sign that the service would not take.
+			if g.GetState() != pb.Grant_STATE_PENDING {
+				return notPending(g)
+			}
+			if p == nil { // admins alone get it
+				return vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "only admins approve grants")
+			}
 			if !a.quiet() {
 				aside := &app{stdout: a.stderr}
 				if err := aside.showTable(func(t *grid) { grantFacts(t, g, p) }); err != nil {
@@ -233,6 +240,15 @@ what is shown, not taken from the service.`,
 		})
 	})
 	return c
+}
+
+// notPending says why a grant can not be approved any more.
+func notPending(g *pb.Grant) error {
+	reason := vault.ReasonGrantDecided
+	if g.GetState() == pb.Grant_STATE_EXPIRED {
+		reason = vault.ReasonGrantExpired
+	}
+	return vault.E(vault.State, reason, "the grant waits for no approval: it is %s", standsWords(g))
 }
 
 func (a *app) grantDeny() *cobra.Command {

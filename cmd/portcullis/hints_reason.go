@@ -17,7 +17,7 @@ func (a *app) reasonCommand() *cobra.Command {
 		Long: `Reason lists the stable reasons that errors carry (error.reason with --output json) and what to
 try next after each; or those of one reason. It asks no service.`,
 		Example: "  portcullis reason GRANT_EXPIRED",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

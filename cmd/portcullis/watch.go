@@ -26,8 +26,8 @@ const (
 	endGrace    = 10 * time.Second // for what is under way at the end
 	firstPause  = time.Second      // while the service is away
 	mostPause   = time.Minute
-	sayAgain    = 5 * time.Minute // that it is still away
-	lookAgain   = time.Second     // while the folder can not be read
+	sayAgain    = 5 * time.Minute        // that it is still away
+	lookAgain   = 200 * time.Millisecond // while the folder can not be read
 	firstRedo   = 30 * time.Second
 	mostRedo    = 15 * time.Minute // between tries of a file that can not be read
 )
@@ -184,7 +184,9 @@ func (w *watch) loop(ctx context.Context, queue chan<- *job, done <-chan *job) e
 		case <-rescan.C:
 			err = w.look(w.dir)
 		case <-tick.C:
-			if w.ripen(); w.blind && time.Since(w.looked) >= lookAgain {
+			// The system tells of the folder's removal only once nothing of it is open, and the
+			// results are.
+			if w.ripen(); w.blind && time.Since(w.looked) >= lookAgain || !w.blind && !w.there() {
 				err = w.look(w.dir)
 			}
 		}

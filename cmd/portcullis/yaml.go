@@ -25,7 +25,7 @@ const (
 func readLimited(file string, most int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, ownWords(err)
 	}
 	defer f.Close()
 	return readAll(file, f, most)

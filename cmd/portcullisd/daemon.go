@@ -127,6 +127,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	limited := server.Limit(lis, server.MaxConnections, server.MaxConnectionsEach, log)
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
+	if d.tree != nil {
+		d.tree.catchUp(ctx, firstLook) // so that the first look knows whether the log is what it was
+	}
 	if d.stock != nil {
 		looked := make(chan struct{})
 		d.running.Go(func() { d.watchRestores(background, cfg.markEvery, looked) })
@@ -145,7 +148,6 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		}
 	}
 	if d.tree != nil {
-		d.tree.catchUp(ctx, firstLook)
 		d.running.Go(func() { d.tree.Run(background) })
 	}
 	d.running.Go(func() { d.watchHealth(background) })
@@ -206,7 +208,9 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 		}
 		api.Breach, api.Stock = d.breach, d.stock.Reconciler
 		if err == nil {
-			d.tree, err = newLeading(ctx, cfg, d.hc, d.store, d.log)
+			if d.tree, err = newLeading(ctx, cfg, d.hc, d.store, d.log); err == nil {
+				d.stock.Tree = d.tree.refused
+			}
 		}
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -354,4 +355,22 @@ func TestFsckFindsDamage(t *testing.T) {
 	if _, err := s.fsck(fsckOptions{}); err == nil {
 		t.Error("a database that is absent is checked")
 	}
+}
+
+func TestRepairIsPatient(t *testing.T) {
+	s := begin(t)
+	text, err := s.cfg.yaml()
+	noError(t, err)
+	file := filepath.Join(t.TempDir(), "portcullisd.yaml")
+	noError(t, os.WriteFile(file, text, 0o600))
+	for _, args := range [][]string{{"--grace", "9m"}, {"--keep", "23h"}, {"--grace", "0s", "--keep", "0s"}} {
+		cmd := fsckCommand(io.Discard)
+		cmd.SetArgs(append([]string{"--config", file, "--repair"}, args...))
+		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "10m") {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	cmd := fsckCommand(io.Discard)
+	cmd.SetArgs([]string{"--config", file, "--repair", "--grace", "10m", "--keep", "24h"})
+	noError(t, cmd.ExecuteContext(t.Context()))
 }

@@ -140,7 +140,7 @@ func TestReleasesStopWhenTheTreeDoesNotGrow(t *testing.T) {
 	if n := o.released() - before; came == len(o.handles) || n < came {
 		t.Errorf("%d images came of a stream, %d are recorded", came, n)
 	}
-	o.stops(o.grant, o.token, o.handles[0])
+	o.stops(vault.ReasonLogBehind, o.grant, o.token, o.handles[0])
 	_, err = listHandles(t, o.dial(cfg), o.grant, o.token)
 	refused(t, err, vault.ReasonLogBehind)
 	wait(t, "health tells", func() bool { return !o.healthy(releaseName) && !o.healthy("") })

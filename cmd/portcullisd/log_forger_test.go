@@ -134,7 +134,7 @@ func TestForgedTree(t *testing.T) {
 	noError(t, s.Close())
 	s.cfg.Audit.MaxLag = time.Second
 	s.serve()
-	s.stops(grant, token, handles[0])
+	s.stops(vault.ReasonLogRolledBack, grant, token, handles[0])
 	s.fsckSays(s.cfg, "the log was rolled back")
 
 	// It is as it was again: releases go on by themselves.
@@ -145,7 +145,7 @@ func TestForgedTree(t *testing.T) {
 	s.ddl("CREATE TABLE kept_tiles AS SELECT * FROM log_tiles")
 	s.sql("UPDATE log_tiles SET hashes = zeroblob(length(hashes)) WHERE level = 0 AND idx = 0")
 	s.serve()
-	s.stops(grant, token, handles[0])
+	s.stops(vault.ReasonLogRolledBack, grant, token, handles[0])
 	if !strings.Contains(s.logs.String(), "the log is damaged: the last tiles do not add up to the root of the checkpoint") {
 		t.Error("the daemon does not say what is wrong")
 	}
@@ -183,20 +183,21 @@ func (s *service) fetch(grant string, token vault.Token, handle string) (came in
 	return came, err
 }
 
-// stops waits until the log is too far behind; then nothing leaves, and nothing is counted.
-func (s *service) stops(grant string, token vault.Token, handle string) {
+// stops waits until nothing is released any more, for the reason given; then nothing leaves, and
+// nothing is counted.
+func (s *service) stops(why vault.Reason, grant string, token vault.Token, handle string) {
 	s.t.Helper()
 	left := 0
 	defer func() { s.t.Logf("%d images left before releases stopped", left) }()
 	wait(s.t, "releases stop", func() bool {
 		came, err := s.fetch(grant, token, handle)
 		left += came
-		return vault.ReasonOf(err) == vault.ReasonLogBehind
+		return vault.ReasonOf(err) == why
 	})
 	before := len(s.events(string(vault.EventRecordReleased)))
 	for range 3 {
 		came, err := s.fetch(grant, token, handle)
-		refused(s.t, err, vault.ReasonLogBehind)
+		refused(s.t, err, why)
 		if came > 0 || vault.KindOf(err) != vault.Unavailable {
 			s.t.Errorf("%d images came, with %v", came, err)
 		}
@@ -318,7 +319,7 @@ func TestRolledBackLog(t *testing.T) {
 	_, err = s.watching(matcher, s.asked).Checkpoint(t.Context())
 	s.rewritten(err, s.asked, s.was.Size, is.Size)
 	s.fsckSays(s.cfg, "the log was rolled back")
-	s.stops(s.grant, s.token, s.handle)
+	s.stops(vault.ReasonLogRolledBack, s.grant, s.token, s.handle)
 	wait(t, "health tells", func() bool { return !s.serves(releaseName) && s.serves(adminName) })
 	if now, _ := s.checkpoint(); now != is {
 		t.Errorf("%+v was signed on top of what was rolled back", now)
@@ -381,7 +382,7 @@ func TestForkedLog(t *testing.T) {
 	noError(t, os.WriteFile(s.cfg.Audit.Ship, s.shippedBefore, 0o600))
 	s.fsckSays(s.cfg, "the log was rewritten: its first")
 	s.serve()
-	s.stops(s.grant, s.token, s.handle)
+	s.stops(vault.ReasonLogRolledBack, s.grant, s.token, s.handle)
 	if !strings.Contains(s.logs.String(), "the log was rewritten: the log is damaged: the log of size") {
 		t.Error("the leader does not say so")
 	}

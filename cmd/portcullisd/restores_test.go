@@ -277,13 +277,7 @@ func TestNoReleaseWhileNotShut(t *testing.T) {
 	s.restart()
 	noError(t, s.Close())
 	s.restoreVault(s.snapshot)
-	const policy = "sys/policies/acl/portcullis-admin"
-	_, got := s.atVault("GET", policy, s.vault.RootToken(), nil)
-	whole := got["data"].(map[string]any)["policy"].(string)
-	lame := strings.Replace(whole, "sys/leases/revoke-prefix", "sys/leases/elsewhere", 1)
-	if status, _ := s.atVault("PUT", policy, s.vault.RootToken(), map[string]string{"policy": lame}); status >= 300 || lame == whole {
-		t.Fatal(status)
-	}
+	whole := s.lame()
 	s.serve()
 	c := s.as(matcher)
 	for range 3 {
@@ -299,7 +293,7 @@ func TestNoReleaseWhileNotShut(t *testing.T) {
 	if !strings.Contains(s.logs.String(), "portcullisd setup") {
 		t.Error("the log does not say what to do")
 	}
-	s.atVault("PUT", policy, s.vault.RootToken(), map[string]string{"policy": whole})
+	whole()
 	wait(t, "it serves", func() bool { return s.serves(releaseName) })
 	s.shut()
 }
@@ -410,6 +404,80 @@ func TestReleaseAloneIsShut(t *testing.T) {
 		_, err := s.fetchAll(c, grant, token)
 		return vault.ReasonOf(err) == vault.ReasonVaultUnchecked
 	})
+}
+
+// TestStartRestsOnNoEarlierLook: not while its own has not succeeded, here since its set-up may not
+// end tokens, whatever an earlier process, or another, has written down.
+func TestStartRestsOnNoEarlierLook(t *testing.T) {
+	s := shutAfterSnapshot(t)
+	s.restart() // moves the mark
+	noError(t, s.Close())
+	var good int64
+	noError(t, openSQL(t, s.cfg.Store.Path).QueryRowContext(t.Context(), "SELECT good_until FROM vault_mark").Scan(&good))
+	if time.UnixMicro(good).After(time.Now()) {
+		t.Errorf("what stopped leaves a look behind that is good until %s", time.UnixMicro(good))
+	}
+	s.restoreVault(s.snapshot)
+	whole := s.lame()
+	hold := func() {
+		s.sql("UPDATE vault_mark SET good_until = $1, reason = ''", time.Now().Add(time.Hour).UnixMicro())
+	}
+	hold()
+	s.serve()
+	c := s.as(matcher)
+	for start := time.Now(); time.Since(start) < 4*time.Second; {
+		hold()
+		if opened, err := s.fetchAll(c, s.live, s.liveToken); opened > 0 || err == nil {
+			t.Fatalf("a token from before the restore opens %d, %v", opened, err)
+		}
+	}
+	whole()
+	wait(t, "it serves", func() bool { return s.serves(releaseName) })
+	s.shut()
+}
+
+// lame takes the power to end tokens from the admin role's policy, and gives what puts it back.
+func (s *restored) lame() (whole func()) {
+	s.t.Helper()
+	const policy = "sys/policies/acl/portcullis-admin"
+	_, got := s.atVault("GET", policy, s.vault.RootToken(), nil)
+	was := got["data"].(map[string]any)["policy"].(string)
+	put := func(text string) {
+		s.t.Helper()
+		if status, _ := s.atVault("PUT", policy, s.vault.RootToken(), map[string]string{"policy": text}); status >= 300 {
+			s.t.Fatal(status)
+		}
+	}
+	lame := strings.Replace(was, "sys/leases/revoke-prefix", "sys/leases/elsewhere", 1)
+	if lame == was {
+		s.t.Fatal("the policy has no such power")
+	}
+	put(lame)
+	return func() { put(was) }
+}
+
+// TestRowsDoNotOpenARestoredVault: who can write to the database, and has Vault restored, opens
+// nothing: the log says what is shut.
+func TestRowsDoNotOpenARestoredVault(t *testing.T) {
+	s := shutAfterSnapshot(t)
+	s.restart() // moves the mark
+	noError(t, s.Close())
+	s.restoreVault(s.snapshot)
+	s.open()
+	s.sql("UPDATE records SET key_state = 'active'")
+	s.sql("UPDATE contractors SET suspended = 0")
+	s.sql("UPDATE grants SET state = 'active'")
+	s.serve()
+	wait(t, "it serves", func() bool { return s.serves(releaseName) })
+	s.shut()
+	c := s.as(matcher)
+	again := s.activate(c, s.live)
+	if opened, err := s.fetchAll(c, s.live, again); opened != 1 || s.opensAt(again, s.keys[0]) || s.opensAt(again, s.keys[1]) {
+		t.Errorf("%d open, %v", opened, err)
+	}
+	if len(s.events("restore.undone")) == 0 || len(s.events("keys.restored")) > 0 {
+		t.Errorf("%+v", s.events())
+	}
 }
 
 func TestReconcileOnDemand(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,7 +73,7 @@ type leading struct {
 	hc     *hcvault.Server
 	store  *store.Store
 	log    *slog.Logger
-	leader *tlog.Leader // nil until the signer is there
+	leader atomic.Pointer[tlog.Leader] // nil until the signer is there
 }
 
 // newLeading makes a leader. A key in a file must be there; one at Vault may still be away.
@@ -92,9 +93,17 @@ func (l *leading) find(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.leader = &tlog.Leader{
+	l.leader.Store(&tlog.Leader{
 		Ledger: treeLedger{l.store}, Signer: signer, Log: l.log, Clock: time.Now,
 		Ship: l.cfg.Audit.Ship, ShipEvery: l.cfg.Audit.ShipEvery,
+	})
+	return nil
+}
+
+// refused says why the leader signs no more, if the log is not what it was.
+func (l *leading) refused() error {
+	if leader := l.leader.Load(); leader != nil {
+		return leader.Refused()
 	}
 	return nil
 }
@@ -104,9 +113,10 @@ func (l *leading) find(ctx context.Context) error {
 func (l *leading) catchUp(ctx context.Context, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	for more := l.leader != nil; more; {
+	leader := l.leader.Load()
+	for more := leader != nil; more; {
 		var err error
-		if more, err = l.leader.Step(ctx); err != nil {
+		if more, err = leader.Step(ctx); err != nil {
 			return
 		}
 	}
@@ -114,7 +124,7 @@ func (l *leading) catchUp(ctx context.Context, most time.Duration) {
 
 // Run makes the tree grow until ctx ends.
 func (l *leading) Run(ctx context.Context) {
-	for l.leader == nil {
+	for l.leader.Load() == nil {
 		select {
 		case <-ctx.Done():
 			return
@@ -124,15 +134,15 @@ func (l *leading) Run(ctx context.Context) {
 			l.log.Debug("the log's key at Vault can not be reached yet", "error", err)
 		}
 	}
-	l.leader.Run(ctx, l.cfg.treeEvery)
+	l.leader.Load().Run(ctx, l.cfg.treeEvery)
 }
 
 // Close ships the newest checkpoint. Run must have returned.
 func (l *leading) Close() error {
-	if l == nil || l.leader == nil {
+	if l == nil || l.leader.Load() == nil {
 		return nil
 	}
-	return l.leader.Close()
+	return l.leader.Load().Close()
 }
 
 // verifyTree checks the log's tree against the events, and the checkpoints that were shipped.

@@ -267,7 +267,9 @@ func (*marked) Fences(context.Context) ([]vault.ID, error) { return nil, nil }
 
 type noFences struct{}
 
-func (noFences) Refence(context.Context, []vault.ID) error { return nil }
+func (noFences) Refence(context.Context, []vault.ID, map[vault.ID]bool) ([]vault.ID, error) {
+	return nil, nil
+}
 
 // stock shows the reconcile its part of the store.
 type stock struct{ *store.Store }

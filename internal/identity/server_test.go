@@ -248,6 +248,24 @@ func TestOthersAreRefused(t *testing.T) {
 	}
 }
 
+// TestSilentProbes: who goes without a word is told apart from who is refused.
+func TestSilentProbes(t *testing.T) {
+	s := serve(t, Options{})
+	for sent, silent := range map[string]bool{"": true, "G": false, "GET / HTTP/1.1\r\n\r\n": false} {
+		raw, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := raw.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+		raw.Close()
+		if err := <-s.refused; errors.Is(err, ErrSilent) != silent {
+			t.Errorf("after %q: %v", sent, err)
+		}
+	}
+}
+
 func many(n int) []string {
 	names := make([]string, n)
 	for i := range names {

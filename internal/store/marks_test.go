@@ -16,7 +16,7 @@ func TestMarked(t *testing.T) {
 	first := vault.Mark{}.After()
 	want := vault.Marked{
 		Database: vault.NewID(),
-		Mark: first, Begun: first.After(), Next: first.After(), Log: 3, NextLog: 5, Claimed: at, Generation: 7, Good: at.Add(time.Second), Reason: vault.ReasonLogRolledBack,
+		Mark:     first, Begun: first.After(), Next: first.After(), Log: 3, NextLog: 5, Claimed: at, Generation: 7, Good: at.Add(time.Second), Reason: vault.ReasonLogRolledBack,
 	}
 	must(t, s, func(tx *Tx) error { return tx.SetMarked(want) })
 	if got := view(t, s, (*Tx).Marked); got != want {

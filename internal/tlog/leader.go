@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -68,6 +69,17 @@ type Leader struct {
 	edge      *Edge // of newest
 	shipped   time.Time
 	unshipped bool
+
+	refused atomic.Pointer[error] // why the last step signed nothing: the log is not what it was
+}
+
+// Refused says why this leader signs no more: an ErrRewritten or ErrDamaged of the last step. It
+// is nil while all is well, and when the last step failed otherwise.
+func (l *Leader) Refused() error {
+	if err := l.refused.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // errShip says that the tree grew, and its checkpoint could not be appended to the file.
@@ -111,6 +123,16 @@ func (l *Leader) Run(ctx context.Context, every time.Duration) {
 func (l *Leader) Step(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	more, err = l.step(ctx)
+	if errors.Is(err, ErrRewritten) || errors.Is(err, ErrDamaged) {
+		l.refused.Store(&err)
+	} else {
+		l.refused.Store(nil)
+	}
+	return more, err
+}
+
+func (l *Leader) step(ctx context.Context) (more bool, err error) {
 	var size int64
 	var leaves [][]byte
 	had := int64(-1)

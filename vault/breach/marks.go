@@ -165,9 +165,10 @@ func (r *Reconciler) Withdraw(ctx context.Context) error {
 	return err
 }
 
+// withdraw stops releases, and every look under way: none of them holds the mark any more.
 func withdraw(m *vault.Marked, now time.Time, why vault.Reason) {
 	m.Generation++
-	m.Good, m.Reason = now, why
+	m.Good, m.Reason, m.Claimed = now, why, now
 }
 
 // failed stops releases since a look failed. One that fails again for the same reason need not

@@ -33,8 +33,10 @@ type Reconciler struct {
 	Fences  StockFences
 	Blobs   StockBlobs
 	Mark    LogMark
-	Grace   time.Duration
-	Keep    time.Duration
+	// Tree says why the log's tree is not signed any more: it was rewritten. It may be nil.
+	Tree  func() error
+	Grace time.Duration
+	Keep  time.Duration
 
 	running sync.Mutex  // held by a reconcile
 	looking sync.Mutex  // held by a look that does more than compare

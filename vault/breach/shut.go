@@ -22,6 +22,7 @@ type toShut struct {
 	names map[vault.ID][]string       // of what Vault may have of these
 	rows  map[vault.ID]keyRow         // of these
 	back  []vault.ID                  // keys whose rows are not what the log says
+	owed  []vault.ID                  // keys that are being shut: a look that failed may have begun it
 }
 
 // keyRow is what a record's row says of its key.
@@ -163,12 +164,12 @@ func (r *Reconciler) believe(ctx context.Context, todo *toShut, id vault.ID, out
 	}
 	switch row.state {
 	case vault.KeyDestroying:
-		return nil // its work is to be done yet, and ends it
+		todo.owed = append(todo.owed, id)
 	case vault.KeyRevoking, vault.KeyRevoked:
 		if told.state == vault.KeyDestroyed {
 			todo.back = append(todo.back, id)
 		} else if row.state == vault.KeyRevoking {
-			return nil // as above
+			todo.owed = append(todo.owed, id)
 		}
 	case vault.KeyActive, vault.KeyRestoring:
 		todo.back = append(todo.back, id)
@@ -228,7 +229,8 @@ func (r *Reconciler) shutSince(ctx context.Context, from int64, out *Shut) error
 		switch row.state {
 		case vault.KeyRevoked, vault.KeyDestroyed:
 			todo.keys[id], todo.names[id] = row.state, []string{row.name}
-		case vault.KeyRevoking, vault.KeyDestroying: // their work is to be done yet
+		case vault.KeyRevoking, vault.KeyDestroying:
+			todo.owed = append(todo.owed, id)
 		default:
 			doubtful = append(doubtful, id)
 		}
@@ -274,6 +276,14 @@ func (r *Reconciler) shutAgain(ctx context.Context, todo *toShut, out *Shut) err
 	if failed = errors.Join(failed, err); isAway(failed) {
 		return failed
 	}
+	unsigned := map[vault.ID]bool{}
+	denied, err := r.applied(ctx, todo.owed, out)
+	for _, id := range denied {
+		unsigned[id] = true
+	}
+	if failed = errors.Join(failed, err); isAway(failed) {
+		return failed
+	}
 	wrong, err := r.inspect(ctx, todo)
 	if err != nil {
 		return errors.Join(failed, err)
@@ -287,7 +297,6 @@ func (r *Reconciler) shutAgain(ctx context.Context, todo *toShut, out *Shut) err
 		}
 		seen[id] = true
 	}
-	unsigned := map[vault.ID]bool{}
 	for _, state := range []vault.KeyState{vault.KeyRevoked, vault.KeyDestroyed} {
 		sortIDs(again[state])
 		n, denied, err := r.undo(ctx, todo.log, state, again[state], out)
@@ -451,18 +460,25 @@ func (r *Reconciler) undo(ctx context.Context, log *verdict, want vault.KeyState
 			return n, denied, errors.Join(failed, err)
 		}
 		n += len(moved)
-		for id, err := range r.Service.applyEach(ctx, moved, false) {
-			if vault.KindOf(err) == vault.Denied {
-				// Who can write to the database called it destroyed: no reason to stop all others.
-				denied = append(denied, id)
-				out.skip("record %s is said to be destroyed, which nobody signed", id)
-				continue
-			}
-			failed = errors.Join(failed, fmt.Errorf("record %s: %w", id, err))
-		}
-		if isAway(failed) {
+		refused, err := r.applied(ctx, moved, out)
+		denied = append(denied, refused...)
+		if failed = errors.Join(failed, err); isAway(failed) {
 			return n, denied, failed
 		}
 	}
 	return n, denied, failed
+}
+
+// applied has Vault do what the rows say. denied are those whose destruction nobody signed: who can
+// write to the database called them destroyed, which is no reason to stop all others.
+func (r *Reconciler) applied(ctx context.Context, ids []vault.ID, out *Shut) (denied []vault.ID, failed error) {
+	for id, err := range r.Service.applyEach(ctx, ids, false) {
+		if vault.KindOf(err) == vault.Denied {
+			denied = append(denied, id)
+			out.skip("record %s is said to be destroyed, which nobody signed", id)
+			continue
+		}
+		failed = errors.Join(failed, fmt.Errorf("record %s: %w", id, err))
+	}
+	return denied, failed
 }

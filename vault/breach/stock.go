@@ -205,6 +205,11 @@ const rolledBack = "it is an older database or another; nothing is released, put
 // LOG_ROLLED_BACK when it does not: then this is an older database, or another, and what it
 // does not name may still be somebody's record.
 func (r *Reconciler) compareLog(ctx context.Context) (end logEnd, err error) {
+	if r.Tree != nil {
+		if err := r.Tree(); err != nil {
+			return end, vault.E(vault.State, vault.ReasonLogRolledBack, "the log was rewritten, so its tree is not signed any more: "+rolledBack).Because(err)
+		}
+	}
 	known, last, err := r.Mark.Load()
 	if err != nil {
 		return end, err

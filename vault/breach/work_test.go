@@ -168,3 +168,19 @@ func TestNothingIsRestoredUnchecked(t *testing.T) {
 	s.NoError(s.Breach.Sweep(t.Context()))
 	s.keys(vault.KeyActive)
 }
+
+// TestNothingIsDestroyedUnchecked: nor is a key destroyed by a database that was rolled back.
+func TestNothingIsDestroyedUnchecked(t *testing.T) {
+	s := open(t, 1)
+	s.Breach.Checked = func(context.Context) error { return vault.E(vault.Unavailable, vault.ReasonLogRolledBack, "older") }
+	sel := house.All()
+	s.Decide(breach.Action{Destroy: &sel})
+	s.Check(s.Opens(s.token, s.records[0]))
+	if err := s.Breach.Sweep(ctx()); vault.ReasonOf(err) != vault.ReasonLogRolledBack {
+		t.Error(err)
+	}
+	s.Check(s.Opens(s.token, s.records[0]))
+	s.Breach.Checked = func(context.Context) error { return nil }
+	s.NoError(s.Breach.Sweep(ctx()))
+	s.keys(vault.KeyDestroyed)
+}

@@ -224,10 +224,21 @@ func (s *Service) inWindow(now, captured time.Time) error {
 			Kind: vault.Invalid, Reason: vault.ReasonCapturedAtOutOfRange, Message: "invalid request",
 			Fields: []vault.Field{{Name: "capture_time", Description: fmt.Sprintf(
 				"is %s; the server's time is %s, and at most %s ahead or %s behind are taken",
-				vault.FormatTime(captured), vault.FormatTime(now), s.Window.Ahead, s.Window.Behind)}},
+				captured.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), span(s.Window.Ahead), span(s.Window.Behind))}},
 		}
 	}
 	return nil
+}
+
+// span writes a duration as people say it: 31 days rather than 744h0m0s.
+func span(d time.Duration) string {
+	if days := d / (24 * time.Hour); days > 1 && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%d days", days)
+	}
+	if minutes := d / time.Minute; minutes > 1 && d%time.Minute == 0 && d < time.Hour {
+		return fmt.Sprintf("%d minutes", minutes)
+	}
+	return d.String()
 }
 
 // rejected names the request's field in what the cleaner says.

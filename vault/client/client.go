@@ -159,10 +159,23 @@ func inTime(own *x509.Certificate, now time.Time) error {
 		{now.Before(own.NotBefore), "is valid only in %s, from %s", own.NotBefore, own.NotBefore.Sub(now)},
 	} {
 		if bad.is {
-			return fmt.Errorf(ownCertificate+" "+bad.what, bad.by.Round(time.Second), vault.FormatTime(bad.at))
+			return fmt.Errorf(ownCertificate+" "+bad.what, about(bad.by), vault.FormatTime(bad.at))
 		}
 	}
 	return nil
+}
+
+// about writes a duration in its largest unit.
+func about(d time.Duration) string {
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if d >= u.size {
+			return fmt.Sprintf("%d%s", d/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
 }
 
 // TLS is how a client of the configuration connects: for those who bring a gRPC client of
