@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -134,7 +135,7 @@ func flagError(c *cobra.Command, err error) error {
 	name := unknown.GetSpecifiedName()
 	var near []string
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		if !f.Hidden && (distance(name, f.Name) <= 2 || strings.HasPrefix(f.Name, name)) {
+		if !f.Hidden && (levenshtein.ComputeDistance(name, f.Name) <= 2 || strings.HasPrefix(f.Name, name)) {
 			near = append(near, "--"+f.Name)
 		}
 	})
@@ -149,7 +150,7 @@ func didYouMean(typed string, known []string) string {
 	var near []string
 	best := max(2, len(typed)/2) + 1
 	for _, k := range known {
-		switch d := distance(typed, k); {
+		switch d := levenshtein.ComputeDistance(typed, k); {
 		case d < best:
 			best, near = d, []string{k}
 		case d == best && near != nil:
@@ -160,26 +161,6 @@ func didYouMean(typed string, known []string) string {
 		return ""
 	}
 	return "; did you mean " + strings.Join(near[:min(3, len(near))], " or ") + "?"
-}
-
-// distance is how many letters must change to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 // errorBody is an error in JSON.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -64,7 +65,7 @@ func nearest(name string, all func(yield func(string)), written func(string) str
 	best := 3
 	var near []string
 	all(func(s string) {
-		switch d := distance(bare(name), bare(s)); {
+		switch d := levenshtein.ComputeDistance(bare(name), bare(s)); {
 		case d < best:
 			best, near = d, []string{written(s)}
 		case d == best && best < 3:
@@ -75,24 +76,4 @@ func nearest(name string, all func(yield func(string)), written func(string) str
 		return ""
 	}
 	return "; did you mean " + strings.Join(near, " or ") + "?"
-}
-
-// distance is how many letters must change to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
-		}
-	}
-	return row[len(b)]
 }
