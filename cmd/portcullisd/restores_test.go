@@ -364,6 +364,7 @@ func TestRolledBackDatabaseReleasesNothing(t *testing.T) {
 			// Whoever accepts the loss says so. Then it goes on, and tokens have ended.
 			noError(t, s.Close())
 			noError(t, os.Remove(mark))
+			noError(t, os.Rename(s.cfg.Audit.Ship, s.cfg.Audit.Ship+".before"))
 			s.serve()
 			if from.sameMark {
 				return // then Vault is not taken for restored

@@ -44,12 +44,12 @@ func (t *Tx) Tile(level int, index int64) (hashes []byte, err error) {
 	return hashes, err
 }
 
-// GrowTree puts tiles and the checkpoint of the size in place of those of the size had, -1
-// for none. It does nothing, and says so, when the tree has another size by now.
-func (t *Tx) GrowTree(had, size int64, signed []byte, tiles []tlog.Tile) (bool, error) {
-	query := "UPDATE log_tree SET size = $1, checkpoint = $2 WHERE one = 1 AND size = $3"
+// GrowTree puts tiles and a checkpoint, which is of the size, in place of the checkpoint had,
+// nil for none. It does nothing, and says so, when there is another by now.
+func (t *Tx) GrowTree(had []byte, size int64, signed []byte, tiles []tlog.Tile) (bool, error) {
+	query := "UPDATE log_tree SET size = $1, checkpoint = $2 WHERE one = 1 AND checkpoint = $3"
 	args := []any{size, signed, had}
-	if had < 0 {
+	if had == nil {
 		query, args = "INSERT INTO log_tree (one, size, checkpoint) VALUES (1, $1, $2) ON CONFLICT DO NOTHING", args[:2]
 	}
 	n, err := t.changed(query, args...)
@@ -73,8 +73,15 @@ func (t *Tx) LogLag() (lag time.Duration, signed []byte, err error) {
 	var waiting []byte
 	_, err = t.get(`SELECT c.next, COALESCE(t.size, 0), t.checkpoint, e.body FROM log_counter c LEFT JOIN log_tree t ON t.one = 1
 		LEFT JOIN events e ON e.idx = COALESCE(t.size, 0) WHERE c.one = 1`, nil, &events, &hashed, &signed, &waiting)
-	if err != nil || events == hashed {
-		return 0, signed, err
+	if err != nil {
+		return 0, nil, err
+	}
+	// The size that counts is the signed one: the column only finds the event.
+	if size, err := tlog.SizeOf(signed); err != nil || size != hashed {
+		return 0, nil, damaged(fmt.Errorf("the tree's size is %d, its checkpoint's %d: %w", hashed, size, err))
+	}
+	if events == hashed {
+		return 0, signed, nil
 	}
 	e, err := vault.DecodeEvent(waiting)
 	if err != nil {
@@ -84,7 +91,7 @@ func (t *Tx) LogLag() (lag time.Duration, signed []byte, err error) {
 	if err != nil {
 		return 0, nil, damaged(err)
 	}
-	return max(0, t.now.Sub(at)), signed, nil
+	return t.now.Sub(at).Abs(), signed, nil // a clock that was set back must not hide a lag
 }
 
 func damaged(err error) error {

@@ -379,7 +379,7 @@ func TestLogLag(t *testing.T) {
 	put()
 	want(10 * time.Second) // the oldest
 	c.add(-time.Minute)
-	want(0) // a clock that is set back makes no time
+	want(50 * time.Second) // a clock that is set back must not hide it
 	for _, change := range []string{"UPDATE events SET body = 'x' WHERE idx = 2", "DELETE FROM events WHERE idx = 2"} {
 		if _, err := s.write.Exec(change); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,10 @@ import (
 // with signatures of witnesses have more.
 const MaxCheckpoint = 16 << 10
 
+// maxSize is the most entries of a log: far more than any, and few enough for the arithmetic of
+// trees.
+const maxSize = 1 << 48
+
 // Checkpoint says what the log was at one time: whoever keeps one can tell later whether the
 // log still begins with the same entries.
 type Checkpoint struct {
@@ -68,8 +72,8 @@ func parseCheckpoint(text string) (c Checkpoint, err error) {
 		return c, errors.New("checkpoint: it has less than three lines")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 || strconv.FormatInt(size, 10) != lines[1] {
-		return c, fmt.Errorf("checkpoint: the size %q is no number", lines[1])
+	if err != nil || size < 0 || size > maxSize || strconv.FormatInt(size, 10) != lines[1] {
+		return c, fmt.Errorf("checkpoint: the size %.30q is no number of entries up to %d", lines[1], int64(maxSize))
 	}
 	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
 	if err != nil || len(root) != len(c.Root) {
@@ -84,4 +88,20 @@ func CheckOrigin(origin string) error {
 		return fmt.Errorf("origin of the log: %q must be 1 to 200 printable ASCII characters without space and +", origin)
 	}
 	return nil
+}
+
+// SizeOf reads the size out of a signed checkpoint, 0 of none, without checking the signature.
+func SizeOf(signed []byte) (int64, error) {
+	c, err := unverified(signed)
+	return c.Size, err
+}
+
+// unverified reads a signed checkpoint, the empty log's out of none. Its signature is for those
+// to check who have the key.
+func unverified(signed []byte) (Checkpoint, error) {
+	if signed == nil {
+		return Checkpoint{Root: emptyRoot}, nil
+	}
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	return parseCheckpoint(text + "\n")
 }

@@ -115,7 +115,9 @@ func unshift(steps []edit, width int) []edit {
 		if z.at < width-1 {
 			break
 		}
-		if a.gone == nil && z.came == nil || a.came == nil && z.gone == nil {
+		pushed := a.gone == nil && z.came == nil && *a.came != *z.gone // what was moved is told as such
+		pulled := a.came == nil && z.gone == nil && *a.gone != *z.came
+		if pushed || pulled {
 			last--
 		}
 	}

@@ -140,7 +140,9 @@ func (d Dir) dropPartial(full string, width int) error {
 		}
 	}
 	if width == TileWidth && len(widths) > 0 {
-		return os.Remove(d.path(full + ".p"))
+		// What a killed writer, or a file system, left there does no harm.
+		_ = os.Remove(d.path(full + ".p/.new"))
+		_ = os.Remove(d.path(full + ".p"))
 	}
 	return nil
 }

@@ -213,6 +213,37 @@ func TestForgedExport(t *testing.T) {
 	}
 }
 
+// TestMovedEntries: wherever an entry of a full bundle is moved to, it is told.
+func TestMovedEntries(t *testing.T) {
+	var entries [][]byte
+	var proved []byte
+	for i := range TileWidth {
+		entries = append(entries, entry(i))
+		h := LeafHash(entry(i))
+		proved = append(proved, h[:]...)
+	}
+	if found := compare(0, entries, proved); len(found) != 0 {
+		t.Fatal(found)
+	}
+	places := []int{0, 1, 2, 127, 253, 254, 255}
+	for _, from := range places {
+		for _, to := range places {
+			if from == to {
+				continue
+			}
+			moved := slices.Delete(slices.Clone(entries), from, from+1)
+			moved = slices.Insert(moved, to, entries[from])
+			if found := compare(0, moved, proved); len(found) == 0 {
+				t.Errorf("entry %d at %d: nothing is found", from, to)
+			}
+		}
+	}
+	// The last two, at the front.
+	if found := compare(0, append(slices.Clone(entries[254:]), entries[:254]...), proved); len(found) == 0 {
+		t.Error("two moved entries are not found")
+	}
+}
+
 // TestForgedLastBundle: the entries of a partial bundle are looked at before they go on into a
 // wider one.
 func TestForgedLastBundle(t *testing.T) {

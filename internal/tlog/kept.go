@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -207,12 +208,16 @@ var ErrRewritten = errors.New("the log was rewritten")
 // many entries. After an ErrRewritten both checkpoints are in files, the memory and one beside
 // it, as the evidence.
 func (m *Memory) Check(ctx context.Context, signed []byte, key note.Verifier, prove func(ctx context.Context, from, to int64) ([]Hash, error)) (Checkpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.check(ctx, signed, key, prove)
+}
+
+func (m *Memory) check(ctx context.Context, signed []byte, key note.Verifier, prove func(ctx context.Context, from, to int64) ([]Hash, error)) (Checkpoint, error) {
 	c, err := Open(signed, key)
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	before, err := m.load()
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("remembered checkpoint: %w", err)
@@ -248,8 +253,14 @@ func (m *Memory) Check(ctx context.Context, signed []byte, key note.Verifier, pr
 		kept := m.Path + ".conflict"
 		return Checkpoint{}, errors.Join(fmt.Errorf("%w; both are kept: %s and %s", bad, m.Path, kept), m.Write(kept, signed))
 	}
-	if c.Size > old.Size {
-		return c, m.save(signed)
+	if c.Size <= old.Size {
+		return c, nil
 	}
-	return c, nil
+	// Another process may have seen a newer one meanwhile, which must not be forgotten.
+	if now, err := m.load(); err != nil {
+		return Checkpoint{}, fmt.Errorf("remembered checkpoint: %w", err)
+	} else if !bytes.Equal(now, before) {
+		return m.check(ctx, signed, key, prove)
+	}
+	return c, m.save(signed)
 }

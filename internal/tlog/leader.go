@@ -42,10 +42,9 @@ type Tx interface {
 	Leaves(from int64, most, bytes int) ([][]byte, error)
 	// SignedCheckpoint gives the newest checkpoint, nil when there is none.
 	SignedCheckpoint() ([]byte, error)
-	// GrowTree puts tiles and the checkpoint of the size in place of those of the size had. It
-	// does nothing, and says so, when the tree has another size by now. had is -1 when there
-	// is no checkpoint yet.
-	GrowTree(had, size int64, signed []byte, tiles []Tile) (bool, error)
+	// GrowTree puts tiles and a checkpoint, which is of the size, in place of the checkpoint had,
+	// nil for none. It does nothing, and says so, when there is another by now.
+	GrowTree(had []byte, size int64, signed []byte, tiles []Tile) (bool, error)
 }
 
 // Leader makes the tree grow: it hashes the events in the order of their commits, and signs.
@@ -124,9 +123,10 @@ func (l *Leader) Step(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	more, err = l.step(ctx)
-	if errors.Is(err, ErrRewritten) || errors.Is(err, ErrDamaged) {
+	switch {
+	case errors.Is(err, ErrRewritten) || errors.Is(err, ErrDamaged):
 		l.refused.Store(&err)
-	} else {
+	case err == nil || errors.Is(err, errShip): // another failure tells nothing about the log
 		l.refused.Store(nil)
 	}
 	return more, err
@@ -135,7 +135,7 @@ func (l *Leader) Step(ctx context.Context) (more bool, err error) {
 func (l *Leader) step(ctx context.Context) (more bool, err error) {
 	var size int64
 	var leaves [][]byte
-	had := int64(-1)
+	var had []byte
 	err = l.Ledger.View(ctx, func(tx Tx) error {
 		signed, err := tx.SignedCheckpoint()
 		if err != nil {
@@ -144,9 +144,7 @@ func (l *Leader) step(ctx context.Context) (more bool, err error) {
 		if err := l.takeUp(signed, tx); err != nil {
 			return err
 		}
-		if signed != nil {
-			had = l.seen.Size
-		}
+		had = signed
 		if size, err = tx.Size(); err != nil {
 			return err
 		}
@@ -164,7 +162,7 @@ func (l *Leader) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(leaves) == 0 && had >= 0 {
+	if len(leaves) == 0 && had != nil {
 		return false, l.ship(false)
 	}
 	edge := l.edge.clone()
@@ -184,7 +182,7 @@ func (l *Leader) step(ctx context.Context) (more bool, err error) {
 		return err
 	})
 	if err != nil || !grown {
-		return err == nil, err // if another leader was first, its tree is taken up by the next step
+		return false, err // if another leader was first, its tree is taken up by the next step
 	}
 	l.newest, l.seen, l.edge = signed, c, edge
 	l.unshipped = true
@@ -215,7 +213,7 @@ func (l *Leader) takeUp(signed []byte, tx Tx) error {
 	if signed != nil {
 		var err error
 		if c, err = Open(signed, l.Signer.Verifier()); err != nil {
-			return err
+			return fmt.Errorf("%w: the database's checkpoint: %w", ErrDamaged, err)
 		}
 	}
 	if c.Size < l.seen.Size {
@@ -232,6 +230,8 @@ func (l *Leader) takeUp(signed []byte, tx Tx) error {
 	if err := CheckConsistency(l.seen, c, proof); err != nil {
 		return fmt.Errorf("%w: %w, which was signed before", ErrRewritten, err)
 	}
+	// What another process signed, or this one before it was killed, may not have been shipped.
+	l.unshipped = l.unshipped || c.Size > l.seen.Size
 	l.newest, l.seen, l.edge = signed, c, edge
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // ErrRange is in the chain of errors that say that the log has no such entry, size or tile.
@@ -59,12 +58,9 @@ func (r Reader) view(ctx context.Context, fn func(Checkpoint, Tiles) error) erro
 		if err != nil {
 			return err
 		}
-		c := Checkpoint{Root: emptyRoot}
-		if signed != nil {
-			text, _, _ := strings.Cut(string(signed), "\n\n")
-			if c, err = parseCheckpoint(text + "\n"); err != nil {
-				return fmt.Errorf("%w: %w", ErrDamaged, err)
-			}
+		c, err := unverified(signed)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		return fn(c, tx)
 	})

@@ -17,6 +17,13 @@ func (r Reader) Verify(ctx context.Context, key note.Verifier, kept []Kept, step
 	if signed == nil {
 		v := &verifier{kept: kept, edge: &Edge{}}
 		v.out.Checkpoint = Checkpoint{Origin: key.Name(), Root: emptyRoot}
+		for level := range 3 {
+			if hashes, err := (inLedger{ctx, r.Ledger}).Tile(level, 0); err != nil {
+				return Verified{}, err
+			} else if hashes != nil {
+				v.found("%s is there, and no checkpoint: it was removed", TilePath(level, 0, 0))
+			}
+		}
 		v.conclude()
 		return v.out, nil
 	}

@@ -2,8 +2,10 @@ package tlog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -51,6 +53,7 @@ func (d Dir) tile(level int, index int64, width int) ([]byte, error) {
 }
 
 func verify(ctx context.Context, log stored, signed []byte, key note.Verifier, kept []Kept, step func(done, all int64)) (out Verified, err error) {
+	kept = slices.SortedFunc(slices.Values(kept), func(a, b Kept) int { return cmp.Compare(a.Size, b.Size) })
 	v := &verifier{log: log, kept: kept, edge: &Edge{}}
 	if v.out.Checkpoint, err = Open(signed, key); err != nil {
 		v.found("checkpoint: %v", err)
@@ -85,6 +88,7 @@ type verifier struct {
 	// unlike are tiles that differ from what the entries add up to. Which of the two is wrong
 	// is known at the end.
 	unlike []string
+	next   int // of the kept ones, which stand in the order of their sizes
 }
 
 func (v *verifier) found(format string, args ...any) {
@@ -120,7 +124,11 @@ func (v *verifier) bundle(index int64, width int) error {
 	if !bytes.Equal(stored, join(leaves)) {
 		// If the tile is proved, the entries are wrong, and the tile can stand in for them.
 		if proved, err := ReadTile(v.out.Checkpoint, 0, index, width, v.log); err == nil {
-			for _, f := range compare(index, entries, proved) {
+			found := compare(index, entries, proved)
+			if len(found) == 0 { // whatever the words for it would be
+				found = []string{"its entries are not those that were logged, in their order"}
+			}
+			for _, f := range found {
 				v.found("%s: %s", name, f)
 			}
 			for i := range leaves {
@@ -157,9 +165,10 @@ func (v *verifier) tile(t Tile) error {
 
 // compareKept compares the tree with the checkpoints of its size that somebody kept.
 func (v *verifier) compareKept() {
-	for _, k := range v.kept {
+	for ; v.next < len(v.kept) && v.kept[v.next].Size <= v.edge.Size(); v.next++ {
+		k := v.kept[v.next]
 		switch {
-		case k.Size != v.edge.Size():
+		case k.Size < v.edge.Size(): // never: each size was looked at in its turn
 		case k.Root == v.edge.Root():
 			v.out.Kept++
 		default:

@@ -199,7 +199,7 @@ type logEnd struct {
 	newest      string // digest of the last event; of use if size is more than known
 }
 
-const rolledBack = "it is an older database or another; nothing is released, put aside or destroyed by it; restore the newest one, or, to accept the loss, stop the daemons and remove the file log-remembered beside the ciphertext"
+const rolledBack = "it is an older database or another; nothing is released, put aside or destroyed by it; restore the newest one, or, to accept the loss, stop the daemons, remove the file log-remembered beside the ciphertext and move that of audit.ship aside"
 
 // compareLog says whether the database's log goes on from where it was when last seen.
 // LOG_ROLLED_BACK when it does not: then this is an older database, or another, and what it

@@ -35,6 +35,9 @@ func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each 
 		if err != nil {
 			return err
 		}
+		if c.log != nil && len(got.Checkpoint) == 0 {
+			return wrong("records without a checkpoint of its log")
+		}
 		if err := c.seen(ctx, got.Checkpoint); err != nil {
 			return err
 		}
@@ -162,8 +165,11 @@ func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token,
 			return nil
 		})
 		// Also after an error: a service that has rewritten its log must not hide it so.
-		if bad := c.seen(ctx, checkpoint); bad != nil && ctx.Err() == nil {
+		if bad := c.seen(ctx, checkpoint); bad != nil && (ctx.Err() == nil || errors.Is(bad, ErrLogRewritten)) {
 			return errors.Join(bad, err)
+		}
+		if c.log != nil && got > 0 && checkpoint == nil {
+			return wrong("images without a checkpoint of its log")
 		}
 		handles = handles[got:]
 		if err != nil && (local || !w.again(ctx, err)) {
