@@ -177,10 +177,9 @@ func TestReconcile(t *testing.T) {
 	back()
 	s.sql("UPDATE records SET key_state = 'active' WHERE id = $1", id(records[2]))
 	rep, err = s.fsck(fsckOptions{repair: true, keep: time.Hour})
-	if !errors.Is(err, errDamaged) || rep.Repair.Returned != 1 || rep.Faults[breach.FaultKeyShut] != 1 || opened() != 2 {
+	if err != nil || rep.Repair.Returned != 1 || rep.Repair.Undone != 1 || opened() != 2 { // the row is what the log says again
 		t.Fatalf("%v, %+v", err, rep)
 	}
-	s.sql("UPDATE records SET key_state = 'revoked' WHERE id = $1", id(records[2]))
 
 	// What was aside for long enough is destroyed.
 	if rep = s.repair(0); rep.Repair.Destroyed != 2 || rep.Repair.Waiting != 0 || rep.Aside != 0 || opened() != 2 {

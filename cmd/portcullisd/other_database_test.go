@@ -57,6 +57,7 @@ func TestOtherDatabase(t *testing.T) {
 	}
 	other := s.cfg
 	other.Store.Path, other.Blobs.Path = filepath.Join(t.TempDir(), "facts.db"), filepath.Join(t.TempDir(), "blobs")
+	other.Audit.Ship = filepath.Join(t.TempDir(), "checkpoints") // that of the real one would tell that this log is another
 	elsewhere := other
 	elsewhere.Blobs.Path = s.cfg.Blobs.Path
 	alone := other

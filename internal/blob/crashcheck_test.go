@@ -253,15 +253,19 @@ func (admin) DestroyKey(context.Context, string) error { return nil }
 // marked is a Vault that nobody restored, without grants.
 type marked struct {
 	breach.StockVault
-	at vault.Mark
+	newest, before vault.Mark
 }
 
-func (v *marked) ReadMark(context.Context) (vault.Mark, error) { return v.at, nil }
+func (v *marked) ReadMarks(context.Context) (newest, before vault.Mark, err error) {
+	return v.newest, v.before, nil
+}
 
 func (v *marked) WriteMark(_ context.Context, m vault.Mark) error {
-	v.at = m
+	v.newest, v.before = m, v.newest
 	return nil
 }
+
+func (*marked) EndTokens(context.Context) error { return nil }
 
 func (*marked) Fences(context.Context) ([]vault.ID, error) { return nil, nil }
 
