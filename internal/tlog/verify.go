@@ -165,13 +165,10 @@ func (v *verifier) tile(t Tile) error {
 
 // compareKept compares the tree with the checkpoints of its size that somebody kept.
 func (v *verifier) compareKept() {
-	for ; v.next < len(v.kept) && v.kept[v.next].Size <= v.edge.Size(); v.next++ {
-		k := v.kept[v.next]
-		switch {
-		case k.Size < v.edge.Size(): // never: each size was looked at in its turn
-		case k.Root == v.edge.Root():
+	for ; v.next < len(v.kept) && v.kept[v.next].Size == v.edge.Size(); v.next++ {
+		if k := v.kept[v.next]; k.Root == v.edge.Root() {
 			v.out.Kept++
-		default:
+		} else {
 			v.found("the log was rewritten: its first %d entries are not those of the checkpoint kept in %s. Both are signed with the log's key: keep both, they prove it", k.Size, k.Where)
 		}
 	}
