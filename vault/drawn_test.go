@@ -74,6 +74,13 @@ func drawScope(t *rapid.T) vault.Scope {
 	s.Modalities = drawModalities(t)
 	s.From = drawTime(t, "from")
 	s.Until = s.From.Add(time.Duration(rapid.Int64Range(1, int64(vault.MaxWindowDays)*24*3600*1e6).Draw(t, "window")) * time.Microsecond)
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		s.Live = true
+	case 1:
+		s.List = vault.ID{7}
+		s.Records = rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) vault.ID { return drawID(t, "record") }), 1, 3, rapid.ID[vault.ID]).Draw(t, "records")
+	}
 	return s
 }
 
@@ -93,7 +100,7 @@ func drawTerms(t *rapid.T) vault.Terms {
 		Purpose: vault.PurposeRef{Name: drawName(t, "purpose"), Version: rapid.IntRange(1, 30).Draw(t, "version"), Digest: drawDigest(t, "digest")},
 		Grantee: "spiffe://example.org/contractor/" + drawName(t, "org") + "/" + drawName(t, "workload"),
 		Epoch:   rapid.IntRange(1, 30).Draw(t, "epoch"), Scope: drawScope(t),
-		MaxRecords: rapid.Int64Range(1, vault.MaxQuota).Draw(t, "max"), Ends: drawTime(t, "ends"),
+		MaxRecords: rapid.Int64Range(1, vault.MaxQuota).Draw(t, "max"), MaxBytes: rapid.Int64Range(1, vault.MaxBytes).Draw(t, "bytes"), Ends: drawTime(t, "ends"),
 		Approvals: rapid.IntRange(1, vault.MaxApprovals).Draw(t, "approvals"), Justification: drawDigest(t, "justification"),
 	}
 }

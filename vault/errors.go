@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Kind says what sort of failure an [Error] is. The server turns it into a status.
@@ -37,6 +38,7 @@ type Error struct {
 	Reason  Reason
 	Message string
 	Fields  []Field
+	After   time.Duration // when there is some use in trying again; 0 when nobody knows
 	Err     error
 }
 

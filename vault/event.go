@@ -20,6 +20,8 @@ const (
 	EventDecisionSigned      EventType = "decision.signed"
 	EventDecisionRefused     EventType = "decision.refused" // a signature on it, which changed nothing
 	EventPurposeApplied      EventType = "purpose.applied"
+	EventPurposeWithdrawn    EventType = "purpose.withdrawn" // nothing is granted or opened for it any more; its grants ended
+	EventListCreated         EventType = "list.created"      // records that an admin chose for a contractor
 	EventContractorApplied   EventType = "contractor.applied"
 	EventContractorSuspended EventType = "contractor.suspended"
 	EventCallerSuspended     EventType = "caller.suspended"  // one caller of any kind, cut off
@@ -32,6 +34,8 @@ const (
 	EventGrantActivated      EventType = "grant.activated"
 	EventGrantRetired        EventType = "grant.retired"
 	EventGrantRevoked        EventType = "grant.revoked"
+	EventGrantLapsed         EventType = "grant.lapsed"    // was not approved in time
+	EventGrantSuspended      EventType = "grant.suspended" // ended by itself, after repeated excess
 	EventGrantExpired        EventType = "grant.expired"
 	EventRecordsListed       EventType = "records.listed"
 	EventRecordReleased      EventType = "record.released"
@@ -53,9 +57,9 @@ const (
 // EventTypes are all types of events.
 var EventTypes = []EventType{
 	EventCallRefused, EventRecordStored, EventDecisionProposed, EventDecisionSigned, EventDecisionRefused,
-	EventPurposeApplied, EventContractorApplied, EventContractorSuspended, EventCallerSuspended,
+	EventPurposeApplied, EventPurposeWithdrawn, EventListCreated, EventContractorApplied, EventContractorSuspended, EventCallerSuspended,
 	EventCallerReinstated, EventGrantRequested, EventGrantRefused, EventGrantSigned, EventGrantApproved,
-	EventGrantDenied, EventGrantActivated, EventGrantRetired, EventGrantRevoked, EventGrantExpired,
+	EventGrantDenied, EventGrantActivated, EventGrantRetired, EventGrantRevoked, EventGrantLapsed, EventGrantSuspended, EventGrantExpired,
 	EventRecordsListed, EventRecordReleased, EventReleaseUnsent, EventReleaseRefused, EventKeysRevoked,
 	EventKeysRestored, EventKeysDestroying, EventKeyDestroyed, EventVaultCaughtUp, EventOrphansQuarantined,
 	EventOrphansReturned, EventOrphansDestroyed, EventRestoreUndone, EventVaultRestored, EventKeyMissing,
@@ -88,6 +92,7 @@ type Event struct {
 	Decision   *DecisionFacts  `json:"decision,omitempty"`
 	Signature  *SignatureFacts `json:"signature,omitempty"`
 
+	List    string   `json:"list,omitempty"` // of records
 	Record  string   `json:"record,omitempty"`
 	Refetch bool     `json:"refetch,omitempty"`
 	Release int64    `json:"release,omitempty"` // index of the release that an unsent event takes back
@@ -116,6 +121,7 @@ type StoredFacts struct {
 	RequestID   string `json:"request_id"`
 	KeyName     string `json:"key_name"`
 	SealedHash  string `json:"sealed_hash"`
+	Class       string `json:"class,omitempty"` // retention class; events from before there were classes have none: [DefaultClass]
 }
 
 // DecisionFacts are a decision.
@@ -153,6 +159,7 @@ func (r Record) Facts() *StoredFacts {
 		Record: r.ID.String(), Site: r.Site, Lane: r.Lane, Modality: string(r.Modality),
 		CapturedAt: FormatTime(r.CapturedAt), ContentType: r.ContentType, Size: r.Size,
 		RequestID: r.RequestID.String(), KeyName: r.KeyName(), SealedHash: r.SealedHash.String(),
+		Class: r.Class,
 	}
 	if r.CrossingID != (ID{}) {
 		f.CrossingID = r.CrossingID.String()

@@ -22,7 +22,7 @@ func someRecord() vault.Record {
 	return vault.Record{
 		ID: vault.NewID(), Site: "north", Lane: "3", Modality: vault.Face, CapturedAt: signedAt, CrossingID: vault.NewID(),
 		ContentType: "image/jpeg", Orientation: 1, Size: 8 << 20, Device: "spiffe://example.org/capture/north/3", RequestID: vault.NewID(),
-		StoredAt: signedAt, WrappedKey: "vault:v1:x", SealedHash: vault.DigestOf([]byte("s")), Key: vault.KeyActive,
+		StoredAt: signedAt, WrappedKey: "vault:v1:x", SealedHash: vault.DigestOf([]byte("s")), Key: vault.KeyActive, Class: "us-citizen",
 	}
 }
 
@@ -167,11 +167,13 @@ func largest() (vault.Purpose, vault.Terms, vault.Signature, vault.Caller) {
 	p := vault.Purpose{
 		Name: long, Version: math.MaxInt32, Title: strings.Repeat(`"\`, vault.MaxTitle/2), Modalities: both, Sites: names, Contractors: names,
 		MaxTTL: vault.MaxTTL, MaxRecords: vault.MaxQuota, Approvals: vault.MaxApprovals,
+		LegalBasis: strings.Repeat(`"\`, vault.MaxTitle/2), MaxBytes: vault.MaxBytes, MaxRate: vault.MaxRate, MaxRecordAge: vault.MaxRecordAge,
+		Precision: vault.PrecisionNone, MinBucket: vault.MaxBucket, Approvers: names, Strict: true, Live: true, Retention: names,
 	}
 	t := vault.Terms{
 		Purpose: vault.PurposeRef{Name: long, Version: math.MaxInt32}, Grantee: id, Epoch: math.MaxInt32,
-		Scope:      vault.Scope{Sites: names, Modalities: both, From: signedAt, Until: signedAt},
-		MaxRecords: math.MaxInt64, Ends: signedAt, Approvals: vault.MaxApprovals,
+		Scope:      vault.Scope{Sites: names, Modalities: both, From: signedAt, Until: signedAt, List: vault.NewID(), Records: make([]vault.ID, vault.MaxRecordList)},
+		MaxRecords: math.MaxInt64, MaxBytes: math.MaxInt64, Ends: signedAt, Approvals: vault.MaxApprovals,
 	}
 	s := vault.Signature{Signer: id, SignedAt: signedAt, Bytes: make([]byte, vault.MaxSignature)}
 	for range vault.MaxChain {

@@ -8,6 +8,24 @@ import (
 // MaxPrefixes is the most paths of a grant's policy at Vault (256 cost 1.2 ms a decrypt).
 const MaxPrefixes = 256
 
+// Fence is what Vault itself holds a grant's tokens to: they open by keys of these names and
+// by no others. Prefixes and Names have 1 to [MaxPrefixes] entries together.
+type Fence struct {
+	// Prefixes begin the names of keys. Each is <site>.<modality>. and the beginning of a day,
+	// one digit or more; a whole day ends in a dot: "north.plate.2019", "north.plate.20190102.".
+	Prefixes []string
+	// Names are the whole names of records' keys, as [Record.KeyName] gives them. No other
+	// key opens by one, also none whose name begins with it.
+	Names []string
+}
+
+// Paths counts the paths of the policy.
+func (f Fence) Paths() int { return len(f.Prefixes) + len(f.Names) }
+
+// Fence gives what Vault enforces of the scope. Days are whole: hours are finer than Vault's
+// fence.
+func (s Scope) Fence() Fence { return Fence{Prefixes: s.KeyPrefixes()} }
+
 // KeyPrefixes gives prefixes of key names that together cover exactly the scope's sites,
 // modalities and days: every key of a record in scope begins with one, and no key of
 // another site, modality or day does. Days are whole: hours are finer than Vault's fence.

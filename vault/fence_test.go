@@ -67,45 +67,119 @@ func fewest(first, last time.Time) int {
 	return walk("")
 }
 
+// allDays are the days that a scope may have, and some around them, as they stand in the name
+// of a key.
+var allDays = func() (out []string) {
+	for at := date(1969, 11, 1); at.Before(date(2101, 3, 1)); at = at.AddDate(0, 0, 1) {
+		out = append(out, at.Format("20060102."))
+	}
+	return out
+}()
+
+// drawDays draws a range of days, both included, from 1970 to 2100: any, some at the edges of
+// months, decades and leap days.
+func drawDays(t *rapid.T) (first, last time.Time) {
+	edges := []time.Time{
+		date(1970, 1, 1), date(1972, 2, 29), date(1979, 12, 31), date(1999, 12, 31), date(2000, 2, 29), date(2019, 9, 30),
+		date(2020, 2, 28), date(2020, 3, 1), date(2021, 2, 28), date(2099, 12, 31), date(2100, 2, 28), date(2100, 12, 31),
+	}
+	first = date(1970, 1, 1).AddDate(0, 0, rapid.IntRange(0, 47_846).Draw(t, "first"))
+	if rapid.Bool().Draw(t, "at an edge") {
+		first = rapid.SampledFrom(edges).Draw(t, "edge").AddDate(0, 0, rapid.IntRange(-31, 2).Draw(t, "off"))
+	}
+	length := rapid.OneOf(rapid.IntRange(1, 40), rapid.IntRange(1, 800), rapid.IntRange(1, 48_000)).Draw(t, "days")
+	last = first.AddDate(0, 0, length-1)
+	if first.Before(date(1970, 1, 1)) {
+		first = date(1970, 1, 1)
+	}
+	if last.After(date(2100, 12, 31)) {
+		last = date(2100, 12, 31)
+	}
+	if last.Before(first) {
+		last = first
+	}
+	return first, last
+}
+
+// Every day inside begins with exactly one prefix, and no other day begins with any. There are
+// as few as possible for all windows that a scope may have.
 func TestKeyPrefixesCoverExactlyTheDays(t *testing.T) {
+	const head = "north.face."
 	rapid.Check(t, func(t *rapid.T) {
-		first := date(1970, 1, 1).AddDate(0, 0, rapid.IntRange(0, 47_500).Draw(t, "first"))
-		length := rapid.OneOf(rapid.IntRange(1, 40), rapid.IntRange(1, 800), rapid.IntRange(1, 40_000)).Draw(t, "days")
-		last := first.AddDate(0, 0, length-1)
-		if last.After(date(2100, 12, 31)) {
-			last = date(2100, 12, 31)
-		}
+		first, last := drawDays(t)
 		from := first.Add(time.Duration(rapid.Int64Range(0, int64(24*time.Hour)-1000).Draw(t, "from hour")))
 		until := last.Add(time.Duration(rapid.Int64Range(int64(time.Microsecond), int64(24*time.Hour)).Draw(t, "until hour")))
 		if !from.Before(until) {
 			from = first
 		}
-		prefixes := scopeOf(from, until).KeyPrefixes()
-
-		days := []time.Time{first.AddDate(0, 0, -1), first, first.AddDate(0, 0, 1), last.AddDate(0, 0, -1), last, last.AddDate(0, 0, 1)}
-		for at := first.AddDate(0, 0, -45); at.Before(first.AddDate(0, 0, 45)); at = at.AddDate(0, 0, 1) {
-			days = append(days, at)
+		fence := scopeOf(from, until).Fence()
+		prefixes := map[string]int{}
+		for _, p := range fence.Prefixes {
+			if !strings.HasPrefix(p, head) {
+				t.Fatalf("%q is of another site or modality", p)
+			}
+			prefixes[p[len(head):]]++
 		}
-		for at := last.AddDate(0, 0, -45); at.Before(last.AddDate(0, 0, 45)); at = at.AddDate(0, 0, 1) {
-			days = append(days, at)
+		begin, end := first.Format("20060102."), last.Format("20060102.")
+		for _, day := range allDays {
+			n, want := 0, 0
+			for i := 1; i <= len(day); i++ {
+				n += prefixes[day[:i]]
+			}
+			if begin <= day && day <= end {
+				want = 1
+			}
+			if n != want {
+				t.Fatalf("%s to %s: %d prefixes cover %s, want %d: %q", from, until, n, day, want, fence.Prefixes)
+			}
 		}
-		for range 40 {
-			days = append(days, date(1970, 1, 1).AddDate(0, 0, rapid.IntRange(0, 47_800).Draw(t, "day")))
-			days = append(days, first.AddDate(0, 0, rapid.IntRange(0, length).Draw(t, "inside")))
-		}
-		for _, at := range days {
+		// The same by names of keys, at the first and the last moment of the days at the edges.
+		for _, at := range []time.Time{first.AddDate(0, 0, -1), first, last, last.AddDate(0, 0, 1)} {
 			want := 0
 			if !at.Before(first) && !at.After(last) {
 				want = 1
 			}
 			for _, moment := range []time.Time{at, at.Add(24*time.Hour - time.Microsecond)} {
-				if n := covering(prefixes, faceAt(moment)); n != want {
-					t.Fatalf("%s to %s: %d prefixes cover %s, want %d: %q", from, until, n, moment, want, prefixes)
+				if n := covering(fence.Prefixes, faceAt(moment)); n != want {
+					t.Fatalf("%s to %s: %d prefixes cover %s, want %d: %q", from, until, n, moment, want, fence.Prefixes)
 				}
 			}
 		}
-		if min := fewest(first, last); len(prefixes) > min+9 || (length <= vault.MaxWindowDays && len(prefixes) != min) {
-			t.Fatalf("%s to %s: %d prefixes, %d would do: %q", first, last, len(prefixes), min, prefixes)
+		// Wider windows than a scope may have could do with a century's or two.
+		days := int(last.Sub(first).Hours()/24) + 1
+		if least := fewest(first, last); len(fence.Prefixes) > least+9 || (days <= vault.MaxWindowDays && len(fence.Prefixes) != least) {
+			t.Fatalf("%s to %s: %d prefixes, %d would do: %q", first, last, len(fence.Prefixes), least, fence.Prefixes)
+		}
+	})
+}
+
+// TestKeyPrefixesAreFewest tries all covers of short ranges: that of the fewest prefixes, by
+// whatever prefixes there are whose days all lie inside.
+func TestKeyPrefixesAreFewest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		first, last := drawDays(t)
+		if end := first.AddDate(0, 0, rapid.IntRange(0, 150).Draw(t, "more days")); last.After(end) {
+			last = end
+		}
+		inside := countPrefixes(first, last)
+		// need[i] is the fewest for the days from the i-th on.
+		days := int(last.Sub(first).Hours()/24) + 1
+		need := make([]int, days+1)
+		for i := days - 1; i >= 0; i-- {
+			need[i] = days + 1
+			day := first.AddDate(0, 0, i).Format("20060102")
+			for l := 1; l <= len(day); l++ {
+				p := day[:l]
+				n := daysBelow[p]
+				// All its days are wanted, and this is the first of them.
+				if n != inside[p] || (i > 0 && strings.HasPrefix(first.AddDate(0, 0, i-1).Format("20060102"), p)) {
+					continue
+				}
+				need[i] = min(need[i], 1+need[i+n])
+			}
+		}
+		if got := scopeOf(first, last.AddDate(0, 0, 1)).KeyPrefixes(); len(got) != need[0] {
+			t.Fatalf("%s to %s: %d prefixes, %d would do: %q", first, last, len(got), need[0], got)
 		}
 	})
 }
@@ -194,6 +268,7 @@ func TestKeyPrefixesKeepSitesAndModalitiesApart(t *testing.T) {
 func TestKeyPrefixesHoldWhatTheScopeCovers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScope(t)
+		s.Live, s.List, s.Records = false, vault.ID{}, nil
 		r := vault.Record{ID: vault.NewID(), Site: rapid.SampledFrom(s.Sites).Draw(t, "site"), Modality: rapid.SampledFrom(s.Modalities).Draw(t, "modality")}
 		r.CapturedAt = s.From.Add(time.Duration(rapid.Int64Range(0, int64(s.Until.Sub(s.From)-time.Microsecond)).Draw(t, "at"))).Truncate(time.Microsecond)
 		if !s.Covers(r) || covering(s.KeyPrefixes(), r) != 1 {

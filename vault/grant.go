@@ -4,39 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"slices"
+	"strconv"
 	"time"
 )
-
-// Scope says which records a grant covers: sites × modalities × capture window.
-type Scope struct {
-	Sites       []string
-	Modalities  []Modality
-	From, Until time.Time // captured at or after From and before Until
-}
-
-// Check says whether s is well-formed.
-func (s Scope) Check() error {
-	if err := checkNames("scope.sites", s.Sites); err != nil {
-		return err
-	}
-	if err := checkModalities("scope.modalities", s.Modalities); err != nil {
-		return err
-	}
-	if err := checkWindow("scope", s.From, s.Until); err != nil {
-		return err
-	}
-	if s.Until.Sub(s.From) > MaxWindowDays*24*time.Hour {
-		return InvalidField("scope.end_time", "is more than %d days after start_time", MaxWindowDays)
-	}
-	return nil
-}
-
-// Covers says whether the record lies in the scope.
-func (s Scope) Covers(r Record) bool {
-	return slices.Contains(s.Sites, r.Site) && slices.Contains(s.Modalities, r.Modality) &&
-		!r.CapturedAt.Before(s.From) && r.CapturedAt.Before(s.Until)
-}
 
 // PurposeRef names one version of a purpose.
 type PurposeRef struct {
@@ -53,6 +23,7 @@ type Terms struct {
 	Epoch         int    // the contractor's epoch in which the grant lives
 	Scope         Scope
 	MaxRecords    int64
+	MaxBytes      int64 // of images in the clear
 	Ends          time.Time
 	Approvals     int    // how many admins must sign
 	Justification Digest // of the text that the requester gave
@@ -61,15 +32,17 @@ type Terms struct {
 // Normal gives t with its lists sorted and without doubles and its times cut to the
 // microsecond: the form that is hashed and kept.
 func (t Terms) Normal() Terms {
-	t.Scope.Sites = sorted(t.Scope.Sites)
-	t.Scope.Modalities = sorted(t.Scope.Modalities)
-	t.Scope.From, t.Scope.Until, t.Ends = Micro(t.Scope.From), Micro(t.Scope.Until), Micro(t.Ends)
+	t.Scope, t.Ends = t.Scope.normal(), Micro(t.Ends)
 	return t
 }
 
 // Text is the terms in their one canonical form, lines of "key: value".
 func (t Terms) Text() string {
 	t = t.Normal()
+	list, records := "none", "all"
+	if t.Scope.List != (ID{}) {
+		list, records = t.Scope.List.String(), idList(t.Scope.Records)
+	}
 	return lines(
 		"grant", t.Grant.String(),
 		"purpose", t.Purpose.Name,
@@ -81,7 +54,11 @@ func (t Terms) Text() string {
 		"modalities", join(t.Scope.Modalities),
 		"captured_from", FormatTime(t.Scope.From),
 		"captured_until", FormatTime(t.Scope.Until),
+		"live", strconv.FormatBool(t.Scope.Live),
+		"list", list,
+		"records", records,
 		"max_records", fmt.Sprint(t.MaxRecords),
+		"max_bytes", fmt.Sprint(t.MaxBytes),
 		"ends", FormatTime(t.Ends),
 		"approvals", fmt.Sprint(t.Approvals),
 		"justification", t.Justification.String(),
@@ -99,12 +76,14 @@ type GrantState string
 
 // The grant states.
 const (
-	GrantPending  GrantState = "pending"  // waits for approvals
-	GrantApproved GrantState = "approved" // approved; its grantee may activate it
-	GrantActive   GrantState = "active"   // a token was given out
-	GrantDenied   GrantState = "denied"
-	GrantRetired  GrantState = "retired" // ended by its grantee
-	GrantRevoked  GrantState = "revoked" // ended by an admin
+	GrantPending   GrantState = "pending"  // waits for approvals
+	GrantApproved  GrantState = "approved" // approved; its grantee may activate it
+	GrantActive    GrantState = "active"   // a token was given out
+	GrantDenied    GrantState = "denied"
+	GrantRetired   GrantState = "retired"   // ended by its grantee
+	GrantRevoked   GrantState = "revoked"   // ended by an admin
+	GrantLapsed    GrantState = "lapsed"    // was not approved in time
+	GrantSuspended GrantState = "suspended" // ended by itself, after repeated excess
 )
 
 // Grant is permission for one contractor workload to open records of a scope.
@@ -115,15 +94,61 @@ type Grant struct {
 	Justification string
 	RequestedAt   time.Time
 	Released      int64     // distinct records that left under it
+	ReleasedBytes int64     // of their images in the clear
 	HandleKey     HandleKey // for the handles
 	TokenDigest   Digest    // of the newest token; zero before activation
 	Accessor      string    // the newest token's accessor at HashiCorp Vault
 	Signatures    []Signature
 }
 
+// PendingTTL is how long a request waits for its approvals.
+const PendingTTL = DecisionTTL
+
+// Lapsed says whether the grant was not approved in time.
+func (g Grant) Lapsed(now time.Time) bool {
+	return g.State == GrantLapsed || (g.State == GrantPending && !now.Before(g.RequestedAt.Add(PendingTTL)))
+}
+
+// ApprovedAt is when the last approver signed; the zero time when none did. The signatures say
+// so themselves.
+func (g Grant) ApprovedAt() (at time.Time) {
+	for _, s := range g.Signatures {
+		if s.SignedAt.After(at) {
+			at = s.SignedAt
+		}
+	}
+	return at
+}
+
+// Covers says whether the grant covers the record, under the version of the purpose that its
+// terms name.
+func (g Grant) Covers(p Purpose, r Record) bool { return g.Effective(p).Covers(r) && p.Sees(r) }
+
+// Effective is the scope as it came out of the approval: a live one begins with it, at the next
+// step of the purpose's precision. Of a time bucket that it parted, too few crossings might show.
+func (g Grant) Effective(p Purpose) Scope {
+	s := g.Scope
+	if from := p.Precision.Ceil(g.ApprovedAt()); s.Live && from.After(s.From) {
+		s.From = from
+	}
+	return s
+}
+
+// MaxExcess is how many refusals for quota or rate since its last release a grant stands; with
+// the next one it ends by itself. A client that waits as long as it is told meets few: one whose
+// handles are others' to open, or that goes on regardless, meets this many within seconds.
+const MaxExcess = 100
+
 // Ended says whether nothing can come of the grant any more.
 func (g Grant) Ended(now time.Time) bool {
-	return !now.Before(g.Ends) || g.State == GrantDenied || g.State == GrantRetired || g.State == GrantRevoked
+	switch g.State {
+	case GrantApproved, GrantActive:
+		return !now.Before(g.Ends)
+	case GrantPending:
+		return !now.Before(g.Ends) || g.Lapsed(now)
+	default:
+		return true
+	}
 }
 
 // Open says whether the grant may release now; the error has the reason.
@@ -152,6 +177,10 @@ func (g Grant) Usable(now time.Time) error {
 		return refuse(ReasonGrantRetired, "was retired by its grantee")
 	case GrantRevoked:
 		return refuse(ReasonGrantRevoked, "was revoked")
+	case GrantLapsed:
+		return refuse(ReasonGrantLapsed, "was not approved in time")
+	case GrantSuspended:
+		return refuse(ReasonGrantSuspended, "ended by itself after repeated excess")
 	default:
 		return E(Internal, ReasonInternal, "grant %s has unknown state %q", g.Grant, g.State)
 	}
@@ -231,9 +260,41 @@ type Ending struct {
 	Spare      string   // address of the one connection of these callers that stays, for the answer
 }
 
-// Preview is what a grant would open, as of now.
-type Preview struct {
+// Covered counts records that a scope covers, as of now.
+type Covered struct {
+	Site                     string // empty when of all sites
+	Modality                 Modality
 	Records, Crossings, Days int64
+}
+
+// Opened sums up what a contractor has opened for a purpose, of one site and modality.
+type Opened struct {
+	Contractor, Purpose, Site string
+	Modality                  Modality
+	Days                      int64
+	First, Last               time.Time // days of capture, midnight UTC
+}
+
+// Preview is what approvers should know of a grant before they sign, as of now.
+type Preview struct {
+	Covered
+	Sites    []Covered // by site and modality
+	Waiting  int64     // records whose bucket is still open
+	Hidden   int64     // records that never appear: too few crossings share their bucket
+	Held     []Grant   // other live grants of the contractor and its affiliates
+	Opened   []Opened  // by any of them
+	Earlier  Grant     // the grantee's latest one of this purpose; zero when there is none
+	Changes  []Change  // of the terms since then
+	Refusals []error   // why it could not be approved now
+}
+
+// RecordList is records that an admin chose for a contractor. It never changes.
+type RecordList struct {
+	ID         ID
+	Contractor string
+	Records    []ID   // 1 to [MaxRecordList], in order
+	By         string // SPIFFE ID of the admin
+	At         time.Time
 }
 
 // Barrier says how access was ended. When it is given, nothing covered is under way.

@@ -25,10 +25,12 @@ func TestGrantStates(t *testing.T) {
 		{state: vault.GrantDenied, usable: vault.ReasonGrantDenied, open: vault.ReasonGrantDenied, usableOver: vault.ReasonGrantDenied, openOver: vault.ReasonGrantDenied, endedBefore: true},
 		{state: vault.GrantRetired, usable: vault.ReasonGrantRetired, open: vault.ReasonGrantRetired, usableOver: vault.ReasonGrantRetired, openOver: vault.ReasonGrantRetired, endedBefore: true},
 		{state: vault.GrantRevoked, usable: vault.ReasonGrantRevoked, open: vault.ReasonGrantRevoked, usableOver: vault.ReasonGrantRevoked, openOver: vault.ReasonGrantRevoked, endedBefore: true},
-		{state: "odd", usable: vault.ReasonInternal, open: vault.ReasonInternal, usableOver: vault.ReasonInternal, openOver: vault.ReasonInternal},
+		{state: vault.GrantLapsed, usable: vault.ReasonGrantLapsed, open: vault.ReasonGrantLapsed, usableOver: vault.ReasonGrantLapsed, openOver: vault.ReasonGrantLapsed, endedBefore: true},
+		{state: vault.GrantSuspended, usable: vault.ReasonGrantSuspended, open: vault.ReasonGrantSuspended, usableOver: vault.ReasonGrantSuspended, openOver: vault.ReasonGrantSuspended, endedBefore: true},
+		{state: "odd", endedBefore: true, usable: vault.ReasonInternal, open: vault.ReasonInternal, usableOver: vault.ReasonInternal, openOver: vault.ReasonInternal},
 	} {
 		t.Run(string(c.state), func(t *testing.T) {
-			g := vault.Grant{Terms: vault.Terms{Ends: ends}, State: c.state}
+			g := vault.Grant{Terms: vault.Terms{Ends: ends}, State: c.state, RequestedAt: ends.Add(-time.Hour)}
 			for now, want := range map[time.Time][2]vault.Reason{
 				ends.Add(-time.Microsecond): {c.usable, c.open},
 				ends:                        {c.usableOver, c.openOver},
@@ -47,6 +49,21 @@ func TestGrantStates(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPendingLapses: nothing waits for approvals longer than a day, whatever its row says.
+func TestPendingLapses(t *testing.T) {
+	g := vault.Grant{Terms: vault.Terms{Ends: signedAt.Add(7 * 24 * time.Hour)}, State: vault.GrantPending, RequestedAt: signedAt}
+	if now := signedAt.Add(vault.PendingTTL - time.Microsecond); g.Lapsed(now) || g.Ended(now) {
+		t.Error("it lapsed before its time")
+	}
+	if now := signedAt.Add(vault.PendingTTL); !g.Lapsed(now) || !g.Ended(now) {
+		t.Error("it did not lapse")
+	}
+	g.State = vault.GrantApproved
+	if now := signedAt.Add(vault.PendingTTL); g.Lapsed(now) || g.Ended(now) {
+		t.Error("an approved one lapsed")
 	}
 }
 

@@ -57,6 +57,8 @@ const (
 
 	// ReasonPurposeUnknown: no purpose of this name is sanctioned.
 	ReasonPurposeUnknown Reason = "PURPOSE_UNKNOWN"
+	// ReasonPurposeWithdrawn: the purpose was withdrawn; nothing is granted or opened for it.
+	ReasonPurposeWithdrawn Reason = "PURPOSE_WITHDRAWN"
 	// ReasonPurposeChanged: the purpose has a newer version than the grant's terms name. Request anew.
 	ReasonPurposeChanged Reason = "PURPOSE_CHANGED"
 	// ReasonPurposeContractor: the purpose does not allow this contractor.
@@ -69,11 +71,33 @@ const (
 	ReasonPurposeDuration Reason = "PURPOSE_DURATION"
 	// ReasonPurposeQuota: more records than the purpose's max_records.
 	ReasonPurposeQuota Reason = "PURPOSE_QUOTA"
+	// ReasonPurposeBytes: more bytes of images than the purpose's max_bytes.
+	ReasonPurposeBytes Reason = "PURPOSE_BYTES"
+	// ReasonPurposeAge: older records than the purpose's max_record_age.
+	ReasonPurposeAge Reason = "PURPOSE_AGE"
+	// ReasonPurposeWindow: the window does not begin and end on whole hours or days, as the purpose's time_precision wants.
+	ReasonPurposeWindow Reason = "PURPOSE_WINDOW"
+	// ReasonPurposeLive: records that are still to be captured, which the purpose does not allow.
+	ReasonPurposeLive Reason = "PURPOSE_LIVE"
+	// ReasonPurposeLinkage: faces and plates in one grant, of a purpose without linkage. Ask for one of them.
+	ReasonPurposeLinkage Reason = "PURPOSE_LINKAGE"
+	// ReasonPurposeClass: the list names a record of a retention class that the purpose may not see.
+	ReasonPurposeClass Reason = "PURPOSE_CLASS"
+	// ReasonPurposeApprover: the purpose names others as approvers of its grants.
+	ReasonPurposeApprover Reason = "PURPOSE_APPROVER"
+	// ReasonConflictRule: with what the contractor or its affiliates hold or have opened, both faces and plates of one site and day would come together.
+	ReasonConflictRule Reason = "CONFLICT_RULE"
+	// ReasonListUnknown: no such list of records, or not yours to know.
+	ReasonListUnknown Reason = "LIST_UNKNOWN"
 
 	// ReasonGrantUnknown: no such grant, or not yours to know.
 	ReasonGrantUnknown Reason = "GRANT_UNKNOWN"
 	// ReasonGrantPending: not approved yet.
 	ReasonGrantPending Reason = "GRANT_PENDING"
+	// ReasonGrantLapsed: the request was not approved in time. Request anew.
+	ReasonGrantLapsed Reason = "GRANT_LAPSED"
+	// ReasonGrantSuspended: the grant ended by itself, because its grantee went on after being refused for quota or rate. Request anew.
+	ReasonGrantSuspended Reason = "GRANT_SUSPENDED"
 	// ReasonGrantDecided: approvals are no longer taken: the grant is approved, denied or ended.
 	ReasonGrantDecided Reason = "GRANT_DECIDED"
 	// ReasonGrantNotActive: the grant was not activated.
@@ -92,6 +116,16 @@ const (
 	ReasonGrantTampered Reason = "GRANT_TAMPERED"
 	// ReasonQuotaExceeded: the grant's quota of records is used up.
 	ReasonQuotaExceeded Reason = "QUOTA_EXCEEDED"
+	// ReasonBytesExceeded: the grant's quota of bytes does not allow this image.
+	ReasonBytesExceeded Reason = "BYTES_EXCEEDED"
+	// ReasonRateExceeded: more records than the purpose's max_rate in this minute. Wait as long as the error says.
+	ReasonRateExceeded Reason = "RATE_EXCEEDED"
+	// ReasonUsesSpent: the purpose is strict, and Vault has counted as many uses as the grant has records.
+	ReasonUsesSpent Reason = "USES_SPENT"
+	// ReasonBucketOpen: the record appears once its hour or day has closed. Try again then.
+	ReasonBucketOpen Reason = "BUCKET_OPEN"
+	// ReasonBucketSmall: too few crossings share the record's site and time for anybody to see them.
+	ReasonBucketSmall Reason = "BUCKET_SMALL"
 	// ReasonHandleUnknown: no record of this grant has that handle.
 	ReasonHandleUnknown Reason = "HANDLE_UNKNOWN"
 	// ReasonAccessEnded: access was ended while the image was on its way.

@@ -55,11 +55,16 @@ const (
 	KeyDestroyed  KeyState = "destroyed"
 )
 
+// DefaultClass is the retention class of records for which none was named, and of all that
+// were stored before there were classes.
+const DefaultClass = "standard"
+
 // Record is one stored image and its facts.
 type Record struct {
 	ID          ID
 	Site, Lane  string
 	Modality    Modality
+	Class       string    // retention class: a name as [CheckName] takes it, such as [DefaultClass]; never empty
 	CapturedAt  time.Time // UTC, microseconds
 	CrossingID  ID        // zero when the capture system knows none
 	ContentType string    // image/jpeg or image/png

@@ -154,7 +154,7 @@ func (p *probe) commit(ctx context.Context, rec vault.Record) error {
 
 func probeRecord(at time.Time) vault.Record {
 	return vault.Record{
-		ID: vault.NewID(), Site: site, Lane: lane, Modality: vault.Plate, CapturedAt: at, ContentType: "image/jpeg",
+		ID: vault.NewID(), Site: site, Lane: lane, Modality: vault.Plate, Class: vault.DefaultClass, CapturedAt: at, ContentType: "image/jpeg",
 		Orientation: 1, Device: "probe", RequestID: vault.NewID(), Key: vault.KeyActive,
 	}
 }

@@ -164,8 +164,10 @@ func (s *service) storeImages(images [][]byte, at time.Time, stored *atomic.Int6
 // the days from first to last, and activates it.
 func (s *service) permit(ctx context.Context, first, last time.Time, quota int64) error {
 	p := vault.Purpose{
-		Name: purpose, Title: "measure how fast images can be opened", Modalities: []vault.Modality{vault.Plate},
+		Name: purpose, Title: "measure how fast images can be opened", LegalBasis: "a benchmark", Linkage: true, Modalities: []vault.Modality{vault.Plate},
 		Sites: []string{site}, Contractors: []string{contractor}, MaxTTL: grantLife, MaxRecords: quota, Approvals: 2,
+		MaxBytes: vault.MaxBytes, MaxRate: vault.MaxRate, MaxRecordAge: vault.MaxRecordAge, Precision: vault.PrecisionExact, Live: true,
+		Retention: []string{vault.DefaultClass},
 	}
 	for _, admin := range []*client.Client{s.alice, s.bob} {
 		if _, err := admin.ApplyContractor(ctx, vault.Contractor{Name: contractor, Title: "a contractor"}); err != nil {
@@ -214,9 +216,9 @@ func (s *service) handles(ctx context.Context, days []time.Time, each int) ([][]
 	}
 	out, missing := make([][]string, len(days)), len(days)
 	err := s.contractors[0].Records(ctx, s.grant, s.token, func(r *pb.RecordView) error {
-		i, ok := byDay[r.CaptureDate]
+		i, ok := byDay[r.CaptureTime.AsTime().Format(time.DateOnly)]
 		if !ok {
-			return fmt.Errorf("the service lists a record of %s", r.CaptureDate)
+			return fmt.Errorf("the service lists a record of %s", r.CaptureTime.AsTime().Format(time.DateOnly))
 		}
 		if len(out[i]) < each {
 			if out[i] = append(out[i], r.Handle); len(out[i]) == each {

@@ -130,7 +130,7 @@ func (a *app) root() *cobra.Command {
 	complete(root, "output", string(table), string(jsonOutput))
 	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
 	root.AddCommand(
-		a.captureCommand(), a.purposeCommand(), a.contractorCommand(), a.callerCommand(), a.grantCommand(), a.recordsCommand(),
+		a.captureCommand(), a.purposeCommand(), a.contractorCommand(), a.callerCommand(), a.grantCommand(), a.listCommand(), a.recordsCommand(),
 		a.ofGrants(a.fetchCommand(), "active"), a.keyCommand(), a.reconcileCommand(), a.auditCommand(), a.whoamiCommand(),
 		a.statusCommand(), a.doctorCommand(), a.reasonCommand(), exitCodesTopic(),
 	)

@@ -13,60 +13,6 @@ import (
 	"github.com/portcullis/portcullis/vault/wire"
 )
 
-func (a *app) purposeCommand() *cobra.Command {
-	apply := &cobra.Command{
-		Use:   "apply FILE.yaml",
-		Short: "sanction a purpose, or change one (two admins run it)",
-		Long: `Apply signs that the purposes in a file be sanctioned as they stand there, and takes effect
-when a second admin does the same. "-" reads standard input. Several documents are divided by ---.
-
-  name: lane-audit
-  title: Check that lane cameras read plates right
-  modalities: [plate]
-  sites: [anzalduas]
-  contractors: [acme-vision]
-  max_ttl: 4h        # longest life of a grant: 1m to 7d
-  max_records: 500   # most records that a grant may open
-  approvals: 2       # how many admins must approve a grant; 2 when left out`,
-		Example: "  portcullis --profile alice purpose apply lane-audit.yaml\n  portcullis --profile bob purpose apply lane-audit.yaml",
-		Args:    exactly(1),
-	}
-	apply.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
-		b, err := a.readInput(args[0])
-		if err != nil {
-			return err
-		}
-		purposes, err := parsePurposes(args[0], b)
-		if err != nil {
-			return err
-		}
-		return applyAll(ctx, a, purposes,
-			func(p vault.Purpose) string { return wire.Purposes + "/" + p.Name }, s.ApplyPurpose)
-	})
-	list := &cobra.Command{
-		Use: "list", Short: "list the newest version of each purpose", Args: exactly(0),
-		Example: "  portcullis --profile alice purpose list",
-	}
-	list.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
-		got, err := s.Admin.ListPurposes(ctx, &pb.ListPurposesRequest{})
-		if err != nil {
-			return err
-		}
-		return a.show(got, func(t *grid) {
-			t.row("PURPOSE", "VERSION", "MODALITIES", "SITES", "CONTRACTORS", "MAX TTL", "MAX RECORDS", "APPROVALS", "TITLE")
-			for _, p := range got.Purposes {
-				var orgs []string
-				for _, c := range p.Contractors {
-					orgs = append(orgs, bare(c))
-				}
-				t.row(bare(p.Name), p.Version, modalities(p.Modalities), strings.Join(p.Sites, ","), strings.Join(orgs, ","),
-					short(p.MaxTtl), p.MaxRecords, p.Approvals, p.Title)
-			}
-		})
-	})
-	return noun("purpose", "sanctioned uses: apply, list", apply, list)
-}
-
 func (a *app) contractorCommand() *cobra.Command {
 	apply := &cobra.Command{
 		Use:   "apply FILE.yaml",
@@ -74,8 +20,12 @@ func (a *app) contractorCommand() *cobra.Command {
 		Long: `Apply signs that the contractors in a file be admitted, and takes effect when a second admin
 does the same. "-" reads standard input. A suspended contractor comes back without its old grants.
 
-  name: acme-vision   # the organisation in its workloads' SPIFFE IDs
-  title: Acme Vision, Inc.`,
+  name: acme-vision            # the organisation in its workloads' SPIFFE IDs
+  title: Acme Vision, Inc.
+  conflict_group: acme-holding # affiliates share one; left out, it has none
+
+Contractors of one conflict group count as one where faces and plates must not come together: what
+one of them holds or has opened is refused to the others. To change the group takes two admins, too.`,
 		Example: "  portcullis --profile alice contractor apply acme.yaml\n  portcullis --profile bob contractor apply acme.yaml",
 		Args:    exactly(1),
 	}
@@ -101,9 +51,9 @@ does the same. "-" reads standard input. A suspended contractor comes back witho
 			return err
 		}
 		return a.show(got, func(t *grid) {
-			t.row("CONTRACTOR", "STATE", "EPOCH", "TITLE")
+			t.row("CONTRACTOR", "STATE", "EPOCH", "CONFLICT GROUP", "TITLE")
 			for _, c := range got.Contractors {
-				t.row(bare(c.Name), word(c.State, "STATE_"), c.Epoch, c.Title)
+				t.row(bare(c.Name), word(c.State, "STATE_"), c.Epoch, c.ConflictGroup, c.Title)
 			}
 		})
 	})

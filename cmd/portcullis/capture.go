@@ -37,6 +37,7 @@ func (a *app) captureCommand() *cobra.Command {
 		mod      modalityFlag
 		captured string
 		crossing idFlag
+		class    = classFlag(vault.DefaultClass)
 		parallel int
 		results  string
 		watching bool
@@ -55,9 +56,12 @@ folders face and plate needs none. A bad file does not stop the others.
 time of change), or a time such as 2026-11-23T14:30:00Z. The service refuses times that lie too
 far from its own, by default more than 5 minutes ahead or 31 days behind.
 
+--class is their retention class. A picture keeps the class in which it was stored; the same
+picture in another class is another record.
+
 Running it again is harmless, also after a crash: each picture has a request ID that is made of
-its bytes, modality, crossing and capture time (but not of now), under a secret that comes from
-the profile's key. What was stored before is told as "repeated", or as "known" when it was stored
+its bytes, modality, crossing, class and capture time (but not of now), under a secret that comes
+from the profile's key. What was stored before is told as "repeated", or as "known" when it was stored
 at an earlier now, whose time then stays. With another key the request IDs are others, so finish
 a run before you renew the key. With --captured-at file a changed file time makes another record.
 
@@ -76,6 +80,7 @@ What then lies in DIR is what is not stored: still waiting, or refused. Deleting
 the disk.`,
 		Example: `  portcullis --profile lane capture ./pictures
   portcullis --profile lane capture --modality plate --captured-at file plates/*.jpg
+  portcullis --profile lane capture --class us-citizen ./lane-of-citizens
   portcullis --profile lane capture /var/spool/lane --watch --remove`,
 		Args: atLeastOne,
 	}
@@ -83,6 +88,7 @@ the disk.`,
 	f.Var(&mod, "modality", "what the pictures show")
 	f.StringVar(&captured, "captured-at", capturedNow, "when they were taken: now, file or a `TIME`")
 	f.Var(&crossing, "crossing", "they are all of this vehicle's or traveller's passing")
+	f.Var(&class, "class", "their retention class")
 	f.IntVar(&parallel, "parallel", 8, "how many are on their way at once: `N`")
 	f.StringVar(&results, "results", "", "append what came of each file to `FILE`")
 	f.BoolVar(&watching, "watch", false, "keep up with a folder until interrupted")
@@ -101,7 +107,7 @@ the disk.`,
 		if settle < minSettle || settle > maxSettle {
 			return usagef("--settle must be from %s to %s", minSettle, maxSettle)
 		}
-		run := &capture{now: vault.Micro(a.now()), crossing: vault.ID(crossing)}
+		run := &capture{now: vault.Micro(a.now()), crossing: vault.ID(crossing), class: string(class)}
 		switch {
 		case captured == capturedFile, watching && !c.Flags().Changed("captured-at"):
 			run.byFile = true
@@ -143,6 +149,7 @@ type capture struct {
 	byFile    bool      // capture times are the files'
 	fixed     time.Time // capture time, if not zero
 	crossing  vault.ID
+	class     string // retention class
 
 	stopped atomic.Bool // an error came that every other picture would meet, too
 }
@@ -362,7 +369,7 @@ var errChanging = errors.New("the file changed while it was read; store it once 
 
 // read reads one picture, and which version of its file that was.
 func (c *capture) read(p picture) (client.Image, fileVersion, error) {
-	in := client.Image{Modality: p.modality, CrossingID: c.crossing}
+	in := client.Image{Modality: p.modality, CrossingID: c.crossing, Class: c.class}
 	f, err := openRegular(p.path)
 	if errors.Is(err, errNotRegular) {
 		return in, fileVersion{}, vault.E(vault.Invalid, vault.ReasonImageRejected, "%s: %v; name the file itself, no link or pipe", p.path, errNotRegular).Because(err)

@@ -89,3 +89,33 @@ func (a *app) completePurposes(c *cobra.Command, _ []string, _ string) ([]string
 	slices.Sort(out)
 	return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
 }
+
+// ofPurposes lets a command's argument be completed with the names of purposes.
+func (a *app) ofPurposes(c *cobra.Command) *cobra.Command {
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ctx := c.Context()
+		if ctx == nil {
+			ctx = context.Background()
+		}
+		ctx, cancel := context.WithTimeout(ctx, completeTime)
+		defer cancel()
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		s, err := a.dial()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer s.Close()
+		got, err := s.Admin.ListPurposes(ctx, &pb.ListPurposesRequest{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var out []string
+		for _, p := range got.Purposes {
+			out = append(out, printable(bare(p.Name))+"\t"+printable(p.Title))
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c
+}

@@ -78,7 +78,7 @@ func what(e vault.Event) string {
 		add("%s", e.Decision.Kind)
 		add("decision %s", e.Decision.ID)
 		told := map[string]bool{"contractor": e.Contractor != "", "records": e.Count > 0}
-		for _, key := range []string{"purpose", "contractor", "site", "record", "records"} {
+		for _, key := range []string{"purpose", "version", "contractor", "site", "record", "records"} {
 			if v := bodyField(e.Decision.Body, key); v != "" && !told[key] {
 				add(key+" %s", v)
 			}
@@ -101,7 +101,7 @@ func what(e vault.Event) string {
 	}
 	switch {
 	case e.Count == 0:
-	case e.Type == vault.EventContractorSuspended, e.Type == vault.EventCallerSuspended:
+	case e.Type == vault.EventContractorSuspended, e.Type == vault.EventCallerSuspended, e.Type == vault.EventPurposeWithdrawn:
 		add("%s", count(e.Count, "grant"))
 	default:
 		add("%s", count(e.Count, "record"))

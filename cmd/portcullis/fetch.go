@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -28,7 +29,10 @@ grant and purpose they left, until when, and of each image what it is, when it c
 The command can be repeated after an interruption: images that are there, just as the manifest
 says, are not fetched again. Those that are damaged or missing are; that costs no quota, but is
 recorded. What a killed fetch left half written is removed, and damaged lines of the manifest
-are replaced. Each folder takes the images of one grant. Run "grant activate" first.`,
+are replaced. Each folder takes the images of one grant. Run "grant activate" first.
+
+Where the purpose allows so many records a minute, fetch waits and goes on. It ends at the grant's
+quota of records or bytes; what it has fetched until then stays.`,
 		Example: "  portcullis --profile contractor fetch 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --out ./images",
 		Args:    exactly(1),
 	}
@@ -151,6 +155,7 @@ func (a *app) fetch(ctx context.Context, s *session, f *fetching) error {
 		want = append(want, h)
 	}
 	bar := a.bar("fetching", len(want))
+	f.expect.Waiting = a.waiting(bar)
 	turned := 0
 	failed := s.FetchExpected(ctx, f.grant.GetName(), f.token, want, f.expect, func(img *pb.Image) error {
 		facts, err := saveImage(f.dir, img)
@@ -193,6 +198,19 @@ func (a *app) fetch(ctx context.Context, s *session, f *fetching) error {
 		return fmt.Errorf("after %d of %s: %w", sum.Fetched, count(len(want), "image"), failed)
 	}
 	return err
+}
+
+// waiting gives what shows that a fetch waits for the rate of its purpose: on the bar each time,
+// without one in a line, once.
+func (a *app) waiting(bar progress) func(time.Duration) {
+	told := a.output == jsonOutput
+	return func(d time.Duration) {
+		why := fmt.Sprintf("waiting %s: the purpose allows no more records this minute", max(d.Round(time.Second), time.Second))
+		if !bar.say(why) && !told {
+			told = true
+			fmt.Fprintln(a.stderr, why)
+		}
+	}
 }
 
 var extensions = map[string]string{"image/jpeg": ".jpg", "image/png": ".png"}

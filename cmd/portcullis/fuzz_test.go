@@ -16,9 +16,11 @@ import (
 
 // yamlSeeds are good files and bad ones.
 var yamlSeeds = []string{
-	goodPurpose, goodPurpose + "---\n" + goodPurpose, goodConfig, "name: a\ntitle: b\n", "name: a\ntitle: b\n---\nname: \"c\"\ntitle: 'd'\n",
+	goodPurpose, leastPurpose, leastPurpose + "linkage: true\ntime_precision: exact\napprovers: any\n", goodPurpose + "---\n" + goodPurpose, goodConfig, "name: a\ntitle: b\n", "name: a\ntitle: b\n---\nname: \"c\"\ntitle: 'd'\n",
 	"---\n---\n", "a: &a [*a]\n", "? {}\n: 1", "<<: {name: x}\n", "!!binary x", laughs, "%YAML 1.1\n--- >\n x\n",
 	strings.Replace(goodPurpose, "500", "0500", 1), strings.Replace(goodPurpose, "3", "1.9", 1), strings.Replace(goodPurpose, "4h", "1d", 1),
+	strings.Replace(goodPurpose, "2GiB", "10GB", 1), strings.Replace(goodPurpose, "2GiB", "1048576", 1), strings.Replace(goodPurpose, "strict: true", "strict: yes", 1),
+	strings.Replace(goodPurpose, "2GiB", "99999999999TiB", 1), strings.Replace(goodPurpose, "[ann, bob, eve]", "[any, bob, eve]", 1),
 	strings.Replace(goodPurpose, "title: Check", "title: |-\n  Check", 1), strings.Replace(goodPurpose, "sites: [anzalduas]", "sites:\n- anzalduas\n- \"b\"\n# no\n", 1),
 }
 
@@ -43,17 +45,25 @@ func FuzzPurposeYAML(f *testing.F) {
 			refused(t, err)
 			return
 		}
-		plain(t, b, len(taken), "name title modalities sites contractors max_ttl max_records approvals")
+		plain(t, b, len(taken), "name title legal_basis modalities linkage sites contractors max_ttl max_records max_bytes max_rate max_record_age "+
+			"time_precision min_bucket approvals approvers strict live retention_classes")
 		var anew bytes.Buffer
 		enc := yaml.NewEncoder(&anew)
 		for _, p := range taken {
 			if err := p.Check(); err != nil || !reflect.DeepEqual(p, p.Normal()) {
 				t.Errorf("taken, but malformed or not in normal form: %+v, %v", p, err)
 			}
-			if err := enc.Encode(map[string]any{
-				"name": p.Name, "title": p.Title, "modalities": p.Modalities, "sites": p.Sites, "contractors": p.Contractors,
-				"max_ttl": p.MaxTTL.String(), "max_records": p.MaxRecords, "approvals": p.Approvals,
-			}); err != nil {
+			size := yaml.Node{Kind: yaml.ScalarNode, Value: sizeText(p.MaxBytes)}
+			out := map[string]any{
+				"name": p.Name, "title": p.Title, "legal_basis": p.LegalBasis, "modalities": p.Modalities, "linkage": p.Linkage, "sites": p.Sites,
+				"contractors": p.Contractors, "max_ttl": durationText(p.MaxTTL), "max_records": p.MaxRecords, "max_bytes": &size, "max_rate": p.MaxRate,
+				"max_record_age": durationText(p.MaxRecordAge), "time_precision": p.Precision, "min_bucket": p.MinBucket, "approvals": p.Approvals,
+				"strict": p.Strict, "live": p.Live, "retention_classes": p.Retention, "approvers": "any",
+			}
+			if len(p.Approvers) > 0 {
+				out["approvers"] = p.Approvers
+			}
+			if err := enc.Encode(out); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -62,7 +72,7 @@ func FuzzPurposeYAML(f *testing.F) {
 			t.Fatalf("%+v\nwritten out\n%s\nreads as %+v, %v", taken, anew.Bytes(), again, err)
 		}
 		for i := range taken {
-			if again[i].Text() != taken[i].Text() || strings.Count(taken[i].Text(), "\n") != 9 {
+			if again[i].Text() != taken[i].Text() || strings.Count(taken[i].Text(), "\n") != 22 {
 				t.Errorf("text\n%s\nbecame\n%s", taken[i].Text(), again[i].Text())
 			}
 		}
@@ -81,10 +91,10 @@ func FuzzConfigYAML(f *testing.F) {
 		if err != nil {
 			refused(t, err)
 		} else {
-			plain(t, b, len(orgs), "name title")
+			plain(t, b, len(orgs), "name title conflict_group")
 		}
 		for _, o := range orgs {
-			if err := o.Check(); err != nil || strings.Count(o.Text(), "\n") != 3 {
+			if err := o.Check(); err != nil || strings.Count(o.Text(), "\n") != 4 {
 				t.Errorf("taken, but malformed: %v", err)
 			}
 		}

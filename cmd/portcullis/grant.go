@@ -6,108 +6,38 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
-	"github.com/portcullis/portcullis/vault/wire"
 )
 
 func (a *app) grantCommand() *cobra.Command {
-	return noun("grant", "permission to open images: request, list, get, wait, approve, deny, activate, retire, revoke",
+	return noun("grant", "permission to open images: request, list, show, wait, approve, deny, activate, retire, revoke",
 		a.grantRequest(), a.grantList(),
-		a.ofGrants(a.grantGet()), a.ofGrants(a.grantWait(), "pending", "approved", "active"),
+		a.ofGrants(a.grantShow()), a.ofGrants(a.grantWait(), "pending", "approved", "active"),
 		a.ofGrants(a.grantApprove(), "pending"), a.ofGrants(a.grantDeny(), "pending"),
 		a.ofGrants(a.grantActivate(), "approved", "active"), a.ofGrants(a.grantRetire(), "pending", "approved", "active"),
 		a.ofGrants(a.grantRevoke(), "pending", "approved", "active"))
 }
 
-func (a *app) grantRequest() *cobra.Command {
-	var (
-		purpose, why string
-		sites        []string
-		mods         modalitiesFlag
-		from, until  timeFlag
-		most         int64
-		ttl          durationFlag
-		request      idFlag
-	)
-	c := &cobra.Command{
-		Use:   "request",
-		Short: "ask for a grant (contractor)",
-		Long: `Request asks for permission to open the images of a scope: sites, modalities, and a window of
-capture times that begins at --from and ends before --until. A time is 2026-11-23T14:30:00Z, or
-2026-11-23 for that midnight in UTC. The grant's life, --for, is counted from now.
-
-When an answer is lost, give the same --request-id again: no second grant comes of it.`,
-		Example: `  portcullis --profile contractor grant request --purpose lane-audit --site anzalduas \
-    --modality plate --from 2026-11-01 --until 2026-11-08 --max-records 500 --for 2h \
-    --justification "work order 4711"`,
-		Args: exactly(0),
-	}
-	f := c.Flags()
-	f.StringVar(&purpose, "purpose", "", "sanctioned purpose `NAME`")
-	f.StringSliceVar(&sites, "site", nil, "`SITE`[,SITE]")
-	f.Var(&mods, "modality", "what to open")
-	f.Var(&from, "from", "captured at or after")
-	f.Var(&until, "until", "captured before")
-	f.Int64Var(&most, "max-records", 0, "how many records may be opened: `N`")
-	f.Var(&ttl, "for", "how long the grant lives, from now")
-	f.StringVar(&why, "justification", "", "why, such as a work order: one line of `TEXT`")
-	f.Var(&request, "request-id", "names this request; made at random when left out")
-	required(c, "purpose", "site", "modality", "from", "until", "max-records", "for", "justification")
-	complete(c, "modality", "face", "plate", "face,plate")
-	_ = c.RegisterFlagCompletionFunc("purpose", a.completePurposes)
-	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
-		name, err := slugName(wire.Purposes, "purpose", purpose)
-		if err != nil {
-			return err
-		}
-		scope := vault.Scope{Sites: sites, Modalities: mods, From: from.Time, Until: until.Time}
-		if err := scope.Check(); err != nil {
-			return &usageError{err: err}
-		}
-		id := vault.ID(request)
-		if id == (vault.ID{}) {
-			id = vault.NewID()
-		}
-		got, err := s.Grants.RequestGrant(ctx, &pb.RequestGrantRequest{
-			Purpose: name, Scope: wire.Scope(scope), MaxRecords: most,
-			Ttl: durationpb.New(time.Duration(ttl)), Justification: why, RequestId: id.String(),
-		})
-		if vault.KindOf(err) == vault.Unavailable {
-			return &hinted{err, "try again, with --request-id " + id.String() + " in case the request arrived"}
-		}
-		if err != nil {
-			return err
-		}
-		return a.show(got, func(t *grid) {
-			t.line("%s", got.Grant.GetName())
-			t.line("waits for %s: portcullis grant approve %s", count(got.Grant.GetApprovalsRequired(), "admin"), bare(got.Grant.GetName()))
-			t.line("to be told: portcullis grant wait %s", bare(got.Grant.GetName()))
-		})
-	})
-	return c
-}
-
 // grantStates are the states that grants can be listed by.
-var grantStates = []string{"pending", "approved", "active", "denied", "retired", "revoked", "expired"}
+var grantStates = []string{"pending", "approved", "active", "denied", "retired", "revoked", "expired", "lapsed", "suspended"}
 
 func (a *app) grantList() *cobra.Command {
 	var states []string
-	var all bool
+	var all, live bool
 	c := &cobra.Command{
 		Use: "list", Short: "list grants, newest first; a contractor sees its own", Args: exactly(0),
 		Example: "  portcullis --profile alice grant list --state pending",
 	}
 	c.Flags().StringSliceVar(&states, "state", nil, "only these `STATE`s: "+strings.Join(grantStates, ", "))
+	c.Flags().BoolVar(&live, "live", false, "only those of which something may still come: pending, approved or active, before their end")
 	c.Flags().BoolVar(&all, "all", false, "all of them, not only the newest 100")
 	complete(c, "state", grantStates...)
 	c.RunE = a.call(func(ctx context.Context, s *session, _ []string) error {
-		req := &pb.ListGrantsRequest{}
+		req := &pb.ListGrantsRequest{Live: live}
 		for _, st := range states {
 			if !slices.Contains(grantStates, st) {
 				return usagef("--state %q is none of %s", st, strings.Join(grantStates, ", "))
@@ -153,11 +83,16 @@ func grantee(id string) string {
 	return id
 }
 
-func (a *app) grantGet() *cobra.Command {
+func (a *app) grantShow() *cobra.Command {
 	c := &cobra.Command{
-		Use: "get GRANT", Aliases: []string{"show"}, Args: exactly(1),
-		Short:   "show one grant, with what is left of its quota and time; admins also see what it would open",
-		Example: "  portcullis --profile alice grant get 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
+		Use: "show GRANT", Aliases: []string{"get"}, Args: exactly(1),
+		Short: "show one grant, with what is left of its quotas and time",
+		Long: `Show gives a grant's terms, what was opened under it and what is left. Admins also see what they
+should know before they approve it, as of now: what it would open, by site; how much of that waits
+for its hour or day to close, and how much never appears because too few crossings share it; what
+the contractor and its affiliates hold and have opened; what is new since the grantee's last grant
+of this purpose; and why it could not be approved.`,
+		Example: "  portcullis --profile alice grant show 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
 	}
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
 		name, _, err := grantName(args[0])
@@ -169,38 +104,19 @@ func (a *app) grantGet() *cobra.Command {
 			return err
 		}
 		a.learn(s, got.Grant)
-		return a.show(got, func(t *grid) { grantFacts(t, got.Grant, got.Preview) })
+		return a.show(got, func(t *grid) {
+			grantFacts(t, got.Grant, got.PurposeTerms)
+			previewFacts(t, got.Grant, got.Preview)
+		})
 	})
 	return c
-}
-
-func grantFacts(t *grid, g *pb.Grant, p *pb.Preview) {
-	t.row("grant", g.GetName())
-	t.row("state", standsWords(g))
-	t.row("purpose", fmt.Sprintf("%s, version %d", bare(g.GetPurpose()), g.GetPurposeVersion()))
-	t.row("grantee", g.GetGrantee())
-	t.row("sites", strings.Join(g.GetScope().GetSites(), ","))
-	t.row("modalities", modalities(g.GetScope().GetModalities()))
-	t.row("captured", fmt.Sprintf("from %s until before %s", when(g.GetScope().GetStartTime()), when(g.GetScope().GetEndTime())))
-	t.row("opened", "records "+quotaWords(g))
-	t.row("requested", when(g.GetRequestTime()))
-	t.row("ends", endWords(g))
-	t.row("justification", g.GetJustification())
-	var who []string
-	for _, s := range g.GetApprovals() {
-		who = append(who, fmt.Sprintf("%s at %s", person(s.Signer), when(s.SignTime)))
-	}
-	t.row("approvals", strings.TrimSuffix(fmt.Sprintf("%d of %d: %s", len(who), g.GetApprovalsRequired(), strings.Join(who, ", ")), ": "))
-	if p != nil {
-		t.row("would open", fmt.Sprintf("%s of %s, on %s, as of now", count(p.Records, "record"), count(p.Crossings, "crossing"), count(p.Days, "day")))
-	}
 }
 
 func (a *app) grantApprove() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "approve GRANT",
 		Short: "sign a grant's terms (admin)",
-		Long: `Approve shows what a grant allows and would open, and the very text that is signed with your
+		Long: `Approve shows what "grant show" does, and the very text that is signed with your
 certificate's key; then it asks. Without a terminal it wants --yes. The text is made here from
 what is shown, not taken from the service.`,
 		Example: "  portcullis --profile alice grant approve 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
@@ -221,7 +137,10 @@ what is shown, not taken from the service.`,
 			}
 			if !a.quiet() {
 				aside := &app{stdout: a.stderr}
-				if err := aside.showTable(func(t *grid) { grantFacts(t, g, p) }); err != nil {
+				if err := aside.showTable(func(t *grid) {
+					grantFacts(t, g, nil)
+					previewFacts(t, g, p)
+				}); err != nil {
 					return err
 				}
 			}
@@ -245,8 +164,11 @@ what is shown, not taken from the service.`,
 // notPending says why a grant can not be approved any more.
 func notPending(g *pb.Grant) error {
 	reason := vault.ReasonGrantDecided
-	if g.GetState() == pb.Grant_STATE_EXPIRED {
+	switch g.GetState() {
+	case pb.Grant_STATE_EXPIRED:
 		reason = vault.ReasonGrantExpired
+	case pb.Grant_STATE_LAPSED:
+		reason = vault.ReasonGrantLapsed
 	}
 	return vault.E(vault.State, reason, "the grant waits for no approval: it is %s", standsWords(g))
 }

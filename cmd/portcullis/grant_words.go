@@ -12,7 +12,8 @@ import (
 // this program does not know is not over.
 func over(g *pb.Grant) bool {
 	switch g.GetState() {
-	case pb.Grant_STATE_DENIED, pb.Grant_STATE_RETIRED, pb.Grant_STATE_REVOKED, pb.Grant_STATE_EXPIRED:
+	case pb.Grant_STATE_DENIED, pb.Grant_STATE_RETIRED, pb.Grant_STATE_REVOKED, pb.Grant_STATE_EXPIRED, pb.Grant_STATE_LAPSED,
+		pb.Grant_STATE_SUSPENDED:
 		return true
 	}
 	return false
@@ -39,9 +40,13 @@ func standsWords(g *pb.Grant) string {
 	case pb.Grant_STATE_RETIRED:
 		return state + ": ended by its grantee"
 	case pb.Grant_STATE_REVOKED:
-		return state + ": ended by an admin, or with its contractor's suspension"
+		return state + ": ended by an admin, with its contractor's suspension or with its purpose"
 	case pb.Grant_STATE_EXPIRED:
 		return state + ": its time is over"
+	case pb.Grant_STATE_LAPSED:
+		return state + ": it was not approved in time"
+	case pb.Grant_STATE_SUSPENDED:
+		return state + ": ended by itself, for its grantee went on after it was refused for quota or rate"
 	}
 	return state
 }

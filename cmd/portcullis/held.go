@@ -57,10 +57,12 @@ func (a *app) learn(s *session, grants ...*pb.Grant) {
 // endings are the reasons that say for certain that a grant is over. All others, and errors
 // without a reason, may pass: no token is removed on their account.
 var endings = map[vault.Reason]string{
-	vault.ReasonGrantExpired: "expired",
-	vault.ReasonGrantRevoked: "revoked",
-	vault.ReasonGrantRetired: "retired",
-	vault.ReasonGrantDenied:  "denied",
+	vault.ReasonGrantExpired:   "expired",
+	vault.ReasonGrantRevoked:   "revoked",
+	vault.ReasonGrantRetired:   "retired",
+	vault.ReasonGrantDenied:    "denied",
+	vault.ReasonGrantLapsed:    "lapsed",
+	vault.ReasonGrantSuspended: "suspended",
 }
 
 // learnFrom does the same when a command that named one grant was refused because it is over.

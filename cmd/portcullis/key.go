@@ -58,7 +58,7 @@ func (a *app) keyList() *cobra.Command {
 	var flags selectionFlags
 	c := &cobra.Command{
 		Use: "list", Short: "list records and the states of their keys", Args: exactly(0),
-		Long:    "List gives each record of a selection, its key's name and its key's state.\n" + selectionHelp,
+		Long:    "List gives each record of a selection, its retention class, its key's name and its key's state.\n" + selectionHelp,
 		Example: "  portcullis --profile alice key list --site anzalduas --from 2026-11-01 --until 2026-11-08",
 	}
 	flags.add(c)
@@ -76,9 +76,9 @@ func (a *app) keyList() *cobra.Command {
 			return err
 		}
 		return a.show(out, func(t *grid) {
-			t.row("RECORD", "STATE", "STORED", "KEY")
+			t.row("RECORD", "STATE", "STORED", "CLASS", "KEY")
 			for _, r := range out.Records {
-				t.row(bare(r.Record), r.KeyState, when(r.StoreTime), r.KeyName)
+				t.row(bare(r.Record), r.KeyState, when(r.StoreTime), r.RetentionClass, r.KeyName)
 			}
 		})
 	})

@@ -37,7 +37,8 @@ type entry struct {
 	File        string         `json:"file"` // in the same folder
 	Modality    vault.Modality `json:"modality"`
 	Site        string         `json:"site,omitempty"`         // as the service listed it
-	CaptureDate string         `json:"capture_date,omitempty"` // likewise: the day, in UTC
+	CaptureTime string         `json:"capture_time,omitempty"` // likewise: cut to what the purpose tells, in UTC
+	Crossing    string         `json:"crossing,omitempty"`     // likewise: with linkage, the same for all images of one crossing
 	ContentType string         `json:"content_type"`
 	Orientation int32          `json:"orientation"`
 	Size        int            `json:"size"`
@@ -133,9 +134,12 @@ func (m *manifest) add(facts imageFacts, img *pb.Image, view *pb.RecordView, now
 	sum := sha256.Sum256(img.GetData())
 	e := entry{
 		Handle: facts.Handle, File: filepath.Base(facts.File), Modality: facts.Modality,
-		Site: view.GetSite(), CaptureDate: view.GetCaptureDate(),
+		Site: view.GetSite(), Crossing: view.GetCrossing(),
 		ContentType: facts.ContentType, Orientation: facts.Orientation, Size: facts.Size,
 		SHA256: hex.EncodeToString(sum[:]), FetchTime: vault.FormatTime(now),
+	}
+	if view.GetCaptureTime() != nil {
+		e.CaptureTime = captured(view)
 	}
 	m.entries[e.Handle] = e
 	return m.lines.append(e)

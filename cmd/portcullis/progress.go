@@ -15,6 +15,9 @@ type progress struct {
 	bytes *int64 // of the things so far
 }
 
+// barEvery is how often a bar is drawn at most.
+const barEvery = 100 * time.Millisecond
+
 // bar begins a progress bar of things on standard error, if a person sits there.
 func (a *app) bar(what string, total int) progress {
 	return a.newBar(what, int64(total), progressbar.OptionShowCount(), progressbar.OptionShowIts())
@@ -33,7 +36,7 @@ func (a *app) newBar(what string, total int64, more ...progressbar.Option) progr
 		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionThrottle(100 * time.Millisecond),
+		progressbar.OptionThrottle(barEvery),
 		progressbar.OptionClearOnFinish(),
 	}, more...)...)}
 }
@@ -62,6 +65,16 @@ func (p progress) addSized(bytes int64) {
 	rate := float64(*p.bytes) / max(time.Since(p.begun).Seconds(), 0.001)
 	p.bar.Describe(p.what + ", " + humanize.IBytes(uint64(*p.bytes)) + " at " + humanize.IBytes(uint64(rate)) + "/s")
 	p.add()
+}
+
+// say shows why nothing goes on, and whether there is a bar to show it on.
+func (p progress) say(why string) bool {
+	if p.bar == nil {
+		return false
+	}
+	time.Sleep(barEvery) // or it would not be drawn
+	p.bar.Describe(p.what + ", " + why)
+	return true
 }
 
 // done takes the bar away.

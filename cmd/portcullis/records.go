@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
+	"github.com/portcullis/portcullis/vault"
 )
 
 func (a *app) recordsCommand() *cobra.Command {
@@ -13,8 +16,10 @@ func (a *app) recordsCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list --grant GRANT",
 		Short: "list what an active grant covers (contractor)",
-		Long: `List gives the handle, modality, site and day of each record that a grant covers. A handle means
-nothing outside its grant.`,
+		Long: `List gives the handle, modality and site of each record that a grant covers, when it was captured
+as exactly as the purpose tells, and with linkage a handle of its crossing. A handle means nothing
+outside its grant. Without linkage records appear a few minutes after their hour or day has closed,
+and where enough crossings share it.`,
 		Example: "  portcullis --profile contractor records list --grant 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
 		Args:    exactly(0),
 	}
@@ -38,9 +43,9 @@ nothing outside its grant.`,
 			return err
 		}
 		return a.show(out, func(t *grid) {
-			t.row("HANDLE", "MODALITY", "SITE", "DAY")
+			t.row("HANDLE", "MODALITY", "SITE", "CAPTURED", "CROSSING")
 			for _, r := range out.Records {
-				t.row(r.Handle, modality(r.Modality), r.Site, r.CaptureDate)
+				t.row(r.Handle, modality(r.Modality), r.Site, captured(r), cmp.Or(r.Crossing, "-"))
 			}
 		})
 	})
@@ -67,4 +72,19 @@ func (a *app) whoamiCommand() *cobra.Command {
 		})
 	})
 	return c
+}
+
+// captured says when a record was captured, as exactly as the service tells.
+func captured(r *pb.RecordView) string {
+	if r.GetCaptureTime() == nil {
+		return "-"
+	}
+	at := r.GetCaptureTime().AsTime()
+	switch r.GetTimePrecision() {
+	case pb.TimePrecision_TIME_PRECISION_DAY:
+		return at.Format(time.DateOnly)
+	case pb.TimePrecision_TIME_PRECISION_HOUR:
+		return at.Format("2006-01-02T15h")
+	}
+	return vault.FormatTime(at)
 }

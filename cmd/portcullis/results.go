@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,7 @@ type outcome struct {
 	Modified    string     `json:"modified,omitempty"`
 	CaptureTime string     `json:"capture_time,omitempty"`
 	RequestID   string     `json:"request_id,omitempty"`
+	Class       string     `json:"class,omitempty"`   // retention class; lines from before there were classes have none
 	Picture     string     `json:"picture,omitempty"` // the request ID that it has without a capture time
 	Record      string     `json:"record,omitempty"`
 	Error       *errorBody `json:"error,omitempty"`
@@ -48,7 +50,7 @@ func (o *outcome) setVersion(v fileVersion) {
 
 // outcome makes a line of what one run tells of a file.
 func (s stored) outcome(now time.Time) outcome {
-	o := outcome{Time: vault.FormatTime(now), File: s.File, Modality: s.Modality, Status: s.Status, Error: s.Error}
+	o := outcome{Time: vault.FormatTime(now), File: s.File, Modality: s.Modality, Class: s.in.Class, Status: s.Status, Error: s.Error}
 	if s.in.RequestID != (vault.ID{}) {
 		o.RequestID, o.CaptureTime = s.in.RequestID.String(), vault.FormatTime(s.in.CapturedAt)
 	}
@@ -171,7 +173,8 @@ func (j *job) read(run *capture, results *lines, now time.Time) (client.Image, e
 		in.CapturedAt = vault.Micro(v.modified)
 	}
 	in.RequestID = run.requestID(in)
-	if j.last.Status == "begun" && (same || j.last.of(v)) {
+	// Under another class it is another record, and what was begun is left as it is.
+	if j.last.Status == "begun" && (same || j.last.of(v)) && cmp.Or(j.last.Class, vault.DefaultClass) == in.Class {
 		id, err := vault.ParseID("request_id", j.last.RequestID)
 		at, timeErr := time.Parse(time.RFC3339Nano, j.last.CaptureTime)
 		if err == nil && timeErr == nil {

@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": exitCode, "grab": grab, "json": jsonValue, "mode": fileMode,
 			"until": until, "paint": paint, "flip": flip, "forge": d.forge,
+			"profile": d.profile, "logged": d.logged,
 		},
 	})
 }
@@ -58,6 +59,7 @@ type daemon struct {
 	mu        sync.Mutex
 	authority *certs.Authority
 	config    map[string]any // as it wrote it
+	logs      logText
 }
 
 func startDaemon(t *testing.T) *daemon {
@@ -67,9 +69,8 @@ func startDaemon(t *testing.T) *daemon {
 		t.Fatalf("build the daemon: %v\n%s", err, out)
 	}
 	d := &daemon{dir: filepath.Join(t.TempDir(), "dev")}
-	var logs bytes.Buffer
 	cmd := exec.Command(bin, "dev", "--dir", d.dir)
-	cmd.Stderr = &logs
+	cmd.Stderr = &d.logs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +103,7 @@ func startDaemon(t *testing.T) *daemon {
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("the daemon ended badly: %v\n%s", err, logs.String())
+				t.Errorf("the daemon ended badly: %v\n%s", err, d.logs.String())
 			}
 		case <-time.After(time.Minute):
 			_ = cmd.Process.Kill()
@@ -113,7 +114,7 @@ func startDaemon(t *testing.T) *daemon {
 	case <-ready:
 	case err := <-ended:
 		ended <- nil
-		t.Fatalf("the daemon ended before it was ready: %v\n%s", err, logs.String())
+		t.Fatalf("the daemon ended before it was ready: %v\n%s", err, d.logs.String())
 	case <-time.After(5 * time.Minute):
 		t.Fatal("the daemon was not ready after five minutes")
 	}
@@ -175,8 +176,10 @@ func (d *daemon) setup(env *testscript.Env) error {
 	}
 	for file, text := range map[string]string{
 		"contractor.yaml": "name: " + name + "\ntitle: contractor of the script\n",
-		"purpose.yaml": fmt.Sprintf("name: %s\ntitle: purpose of the script\nmodalities: [plate]\nsites: [%s]\ncontractors: [%s]\n"+
-			"max_ttl: 4h\nmax_records: 10\n", name, name, name),
+		"purpose.yaml": fmt.Sprintf("name: %s\ntitle: purpose of the script\nlegal_basis: an example\nmodalities: [plate]\nsites: [%s]\ncontractors: [%s]\n"+
+			"max_ttl: 4h\nmax_records: 10\nmax_bytes: 1GiB\nmax_rate: 10000\nmax_record_age: 365d\n"+
+			// With linkage and exact times its records appear at once; live, so that the window may reach beyond today.
+			"linkage: true\ntime_precision: exact\nlive: true\n", name, name, name),
 	} {
 		if err := os.WriteFile(filepath.Join(env.WorkDir, file), []byte(text), 0o600); err != nil {
 			return err

@@ -113,6 +113,21 @@ func (m *modalitiesFlag) Set(s string) error {
 	return nil
 }
 
+// classFlag is a retention class.
+type classFlag string
+
+var _ pflag.Value = (*classFlag)(nil)
+
+func (c *classFlag) String() string { return string(*c) }
+func (c *classFlag) Type() string   { return "NAME" }
+func (c *classFlag) Set(s string) error {
+	if vault.CheckName("", s) != nil {
+		return fmt.Errorf("must be lower-case letters and digits, parts joined by single hyphens, at most %d bytes, such as us-citizen", vault.MaxName)
+	}
+	*c = classFlag(s)
+	return nil
+}
+
 // modalityFlag is one modality, or none.
 type modalityFlag vault.Modality
 
@@ -141,7 +156,7 @@ func (i *idFlag) String() string {
 }
 func (i *idFlag) Type() string { return "UUID" }
 func (i *idFlag) Set(s string) error {
-	for _, collection := range []string{wire.Records, wire.Grants} {
+	for _, collection := range []string{wire.Records, wire.Grants, wire.Lists} {
 		s = strings.TrimPrefix(s, collection+"/")
 	}
 	id, err := vault.ParseID("", s)

@@ -41,10 +41,10 @@ func (a *app) grantWait() *cobra.Command {
 		Use:   "wait GRANT",
 		Short: "wait until a grant is decided",
 		Long: `Wait looks at a grant again and again until it is approved (or active, or ended), and writes each
-change: with --output json one object a line, {"grant":…}, as "grant get" gives it.
+change: with --output json one object a line, {"grant":…}, as "grant show" gives it.
 
 Exit codes: 0 it is so, 5 it can not come to that any more, because the grant was denied, revoked
-or retired or has expired, 6 --timeout was over first. See "portcullis help exit-codes" for others.
+or retired, ended by itself, has expired, or was not approved in time, 6 --timeout was over first. See "portcullis help exit-codes" for others.
 While the service is away it goes on, once it has had a first answer.`,
 		Example: `  portcullis --profile contractor grant wait 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21 --timeout 2h &&
     portcullis --profile contractor grant activate 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21`,
@@ -83,7 +83,7 @@ While the service is away it goes on, once it has had a first answer.`,
 		case within.Err() != nil && err != nil:
 			return &waitedInVain{timedOut: true, err: &hinted{
 				fmt.Errorf("grant %s is not %s after %s", id, want, span(time.Duration(timeout))),
-				"\"grant get\" shows how far it is: wait again, or ask the admins",
+				"\"grant show\" shows how far it is: wait again, or ask the admins",
 			}}
 		}
 		return err
@@ -150,6 +150,7 @@ func settled(g *pb.Grant, want string) (bool, error) {
 		reasons := map[pb.Grant_State]vault.Reason{
 			pb.Grant_STATE_DENIED: vault.ReasonGrantDenied, pb.Grant_STATE_REVOKED: vault.ReasonGrantRevoked,
 			pb.Grant_STATE_RETIRED: vault.ReasonGrantRetired, pb.Grant_STATE_EXPIRED: vault.ReasonGrantExpired,
+			pb.Grant_STATE_LAPSED: vault.ReasonGrantLapsed, pb.Grant_STATE_SUSPENDED: vault.ReasonGrantSuspended,
 		}
 		return true, &waitedInVain{err: vault.E(vault.State, reasons[state], "grant %s is %s; it can not become %s", bare(g.GetName()), word(state, "STATE_"), want)}
 	}

@@ -295,7 +295,7 @@ func (w *watch) ripen() {
 	for _, name := range ripe {
 		path := filepath.Join(w.dir, filepath.FromSlash(name))
 		j := &job{folder: w.folder, name: name, picture: picture{path, w.modality(path)}, version: w.fresh[name].version, last: w.last[name]}
-		j.out = outcome{File: fileName(name), Modality: j.picture.modality}
+		j.out = outcome{File: fileName(name), Modality: j.picture.modality, Class: w.run.class}
 		j.out.setVersion(j.version)
 		delete(w.fresh, name)
 		w.busy[name] = true

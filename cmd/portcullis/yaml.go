@@ -110,11 +110,30 @@ func plainYAML(n *yaml.Node) error {
 			return bad("%q: text that looks like something else stands in quotes", n.Value)
 		}
 	}
-	for _, c := range n.Content {
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && switches[n.Content[i-1].Value] && c.Tag == "!!bool" && (c.Value == "true" || c.Value == "false") &&
+			c.Style == 0 && c.Anchor == "" {
+			continue
+		}
 		if err := plainYAML(c); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// switches are the keys, of any form, whose values are true or false.
+var switches = map[string]bool{"linkage": true, "strict": true, "live": true}
+
+// yamlSwitch is true or false, and nothing that YAML takes for that, such as yes.
+type yamlSwitch bool
+
+// UnmarshalYAML reads true or false.
+func (s *yamlSwitch) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || (n.Value != "true" && n.Value != "false") {
+		return fmt.Errorf("line %d: true or false is wanted", n.Line)
+	}
+	*s = n.Value == "true"
 	return nil
 }
 
@@ -150,47 +169,11 @@ func (d *yamlDuration) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// purposeFile is the form of a purpose in YAML.
-type purposeFile struct {
-	Name        string           `yaml:"name"`
-	Title       string           `yaml:"title"`
-	Modalities  []vault.Modality `yaml:"modalities"`
-	Sites       []string         `yaml:"sites"`
-	Contractors []string         `yaml:"contractors"`
-	MaxTTL      yamlDuration     `yaml:"max_ttl"`
-	MaxRecords  int64            `yaml:"max_records"`
-	Approvals   *int             `yaml:"approvals"` // 2 when left out
-}
-
-// defaultApprovals is how many admins approve a grant of a purpose that does not say.
-const defaultApprovals = 2
-
-func parsePurposes(file string, b []byte) ([]vault.Purpose, error) {
-	docs, err := decodeYAML[purposeFile](file, b)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]vault.Purpose, len(docs))
-	for i, d := range docs {
-		p := vault.Purpose{
-			Name: d.Name, Title: d.Title, Modalities: d.Modalities, Sites: d.Sites, Contractors: d.Contractors,
-			MaxTTL: time.Duration(d.MaxTTL), MaxRecords: d.MaxRecords, Approvals: defaultApprovals,
-		}
-		if d.Approvals != nil {
-			p.Approvals = *d.Approvals
-		}
-		if err := p.Check(); err != nil {
-			return nil, inDocument(file, i, err)
-		}
-		out[i] = p.Normal()
-	}
-	return out, nil
-}
-
 // contractorFile is the form of a contractor in YAML.
 type contractorFile struct {
 	Name  string `yaml:"name"`
 	Title string `yaml:"title"`
+	Group string `yaml:"conflict_group"` // its own name when left out
 }
 
 func parseContractors(file string, b []byte) ([]vault.Contractor, error) {
@@ -200,7 +183,7 @@ func parseContractors(file string, b []byte) ([]vault.Contractor, error) {
 	}
 	out := make([]vault.Contractor, len(docs))
 	for i, d := range docs {
-		out[i] = vault.Contractor{Name: d.Name, Title: d.Title}
+		out[i] = vault.Contractor{Name: d.Name, Title: d.Title, Group: d.Group}.Normal()
 		if err := out[i].Check(); err != nil {
 			return nil, inDocument(file, i, err)
 		}

@@ -54,6 +54,9 @@ type config struct {
 		MaxBytes  int64 `koanf:"max_bytes"`
 		MaxPixels int64 `koanf:"max_pixels"`
 	} `koanf:"images"`
+	Policy struct {
+		ConflictMemory time.Duration `koanf:"conflict_memory"`
+	} `koanf:"policy"`
 	Reconcile struct {
 		Grace time.Duration `koanf:"grace"`
 		Keep  time.Duration `koanf:"keep"`
@@ -113,6 +116,8 @@ var settings = []setting{
 		at: func(c *config) any { return &c.Images.MaxBytes }},
 	{key: "images.max_pixels", help: "largest image taken, in pixels", def: int64(defaultMaxPixels), roles: []string{roleCapture},
 		at: func(c *config) any { return &c.Images.MaxPixels }},
+	{key: "policy.conflict_memory", help: "how long what a contractor has opened counts under the conflict rule, 24h or more; 0s for ever",
+		def: time.Duration(0), roles: []string{roleGrants, roleAdmin}, at: func(c *config) any { return &c.Policy.ConflictMemory }},
 	{key: "reconcile.grace", help: "how old ciphertext or a key without a record must be to be put aside, from 10m to 168h: longer than any store takes",
 		def: breach.DefaultGrace, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Reconcile.Grace }},
 	{key: "reconcile.keep", help: "how long they stay aside before they are destroyed, from 24h to 8760h",
@@ -143,6 +148,9 @@ const (
 	mostBytes        = 32 << 20
 	mostPixels       = 500_000_000
 )
+
+// leastMemory is the least that the conflict rule may remember: it counts in days.
+const leastMemory = 24 * time.Hour
 
 // The least times after which what no record names is put aside, and destroyed.
 const (
@@ -337,6 +345,9 @@ func (c config) check() error {
 		if d.is < d.least || d.is > d.most {
 			errs = append(errs, fmt.Errorf("configuration: %s is %s, and must be %s", d.key, d.is, d.text))
 		}
+	}
+	if d := c.Policy.ConflictMemory; d != 0 && d < leastMemory {
+		errs = append(errs, fmt.Errorf("configuration: policy.conflict_memory is %s, and must be 24h or more, or 0s for ever", d))
 	}
 	if _, err := logger(io.Discard, c.Log.Level); c.Log.Level != "" && err != nil {
 		errs = append(errs, fmt.Errorf("configuration: %w", err))

@@ -89,7 +89,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Open(ctx, cfg.Store.Path, time.Now)
+	st, err := store.Open(ctx, cfg.Store.Path, cfg.seams.facts())
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	}})
 	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1), foreign: make(chan error, 1)}
 	api := server.Config{
-		Facts: st, Tree: tlog.Reader{Ledger: treeLedger{st}}, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: time.Now,
+		Facts: st, Tree: tlog.Reader{Ledger: treeLedger{st}}, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: cfg.seams.facts(),
 		Version: version(), Parts: d.partsNow, Checked: d.checked, MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
 	}
 	if err := d.offer(ctx, cfg, &api, files, creds, blobs); err != nil {
@@ -189,7 +189,9 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 	}
 	barrier := gate.NewNodes(d.store, d.node, time.Now)
 	if has(roleGrants) || has(roleAdmin) {
-		d.grants = &grants.Service{Ledger: grantsLedger{d.store}, Gate: barrier, Authority: authority, Log: d.log}
+		d.grants = &grants.Service{
+			Ledger: grantsLedger{d.store}, Gate: barrier, Authority: authority, Log: d.log, ConflictMemory: cfg.Policy.ConflictMemory,
+		}
 		api.Grants = d.grants
 	}
 	if has(roleGrants) {

@@ -215,12 +215,22 @@ title: an example of a subcontractor
 
 const devPurpose = `name: plate-reader-check
 title: check that lane cameras read plates right
+legal_basis: an example; name the law or order here
 modalities: [plate]
 sites: [` + devSite + `]
 contractors: [` + devOrg + `]
 max_ttl: 4h
 max_records: 100
+max_bytes: 1GiB
+max_rate: 10000
+max_record_age: 90d
 approvals: 2
+# With linkage records appear at once. Without it, which is what to begin with in earnest, they appear
+# when their hour or day has closed and ten cars or more were there.
+linkage: true
+time_precision: exact
+# The window of a request may reach beyond today.
+live: true
 `
 
 var next = template.Must(template.New("next").Parse(`

@@ -326,6 +326,10 @@ func TestFsckFindsDamage(t *testing.T) {
 			s.sql("UPDATE records SET lane = 'lane-2' WHERE id = $1", a)
 			return func() { s.sql("UPDATE records SET lane = 'lane-1' WHERE id = $1", a) }
 		}},
+		{breach.FaultEventDiffers, func() func() {
+			s.sql("UPDATE records SET class = 'us-citizen' WHERE id = $1", a)
+			return func() { s.sql("UPDATE records SET class = 'standard' WHERE id = $1", a) }
+		}},
 		{breach.FaultEventMissing, func() func() {
 			return body(func(e string) string { return strings.Replace(e, "record.stored", "vault.caught_up", 1) })
 		}},

@@ -139,9 +139,10 @@ const (
 // purpose is one that allows all that the tests do, unless they change it.
 func purpose() vault.Purpose {
 	return vault.Purpose{
-		Name: "plate-reader-check", Title: "check that lane cameras read plates right",
-		Modalities: []vault.Modality{vault.Plate}, Sites: []string{devSite}, Contractors: []string{devOrg},
-		MaxTTL: 4 * time.Hour, MaxRecords: 5000, Approvals: 2,
+		Name: "plate-reader-check", Title: "check that lane cameras read plates right", LegalBasis: "an example",
+		Linkage: true, Modalities: []vault.Modality{vault.Plate}, Sites: []string{devSite}, Contractors: []string{devOrg},
+		MaxTTL: 4 * time.Hour, MaxRecords: 5000, MaxBytes: 1 << 40, MaxRate: vault.MaxRate, MaxRecordAge: 365 * 24 * time.Hour,
+		Precision: vault.PrecisionExact, Approvals: 2, Live: true, Retention: []string{vault.DefaultClass},
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,7 +34,7 @@ A key by that name that can not be it (another type, exportable) is an error.
       --audit-file /var/log/vault/audit.log --out /etc/portcullis/vault`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			line, err := bufio.NewReader(io.LimitReader(os.Stdin, 1024)).ReadString('\n')
+			line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1024)).ReadString('\n')
 			if o.Token = strings.TrimSpace(line); o.Token == "" {
 				return fmt.Errorf("no Vault token on standard input: %w", err)
 			}

@@ -282,6 +282,8 @@ func TestSwappedAndFlipped(t *testing.T) {
 		{"captured at another time", column("captured_at", "captured_at + 1")},
 		{"another lane", column("lane", "'lane-2'")},
 		{"another content type", column("content_type", "'image/png'")},
+		{"another class", column("class", "'us-citizen'")},
+		{"no class", column("class", "''")},
 		{"another crossing", column("crossing_id", "'"+b+"'")},
 	} {
 		undo := c.do()
@@ -293,7 +295,7 @@ func TestSwappedAndFlipped(t *testing.T) {
 	if intact() != 2 {
 		t.Error("the images do not open after all was undone")
 	}
-	if n := len(s.events("release.unsent")); n != 10 {
-		t.Errorf("%d events say that nothing left, want 10", n)
+	if n := len(s.events("release.unsent")); n != 12 {
+		t.Errorf("%d events say that nothing left, want 12", n)
 	}
 }

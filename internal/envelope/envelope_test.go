@@ -34,6 +34,7 @@ var (
 			CapturedAt: times.Draw(t, "captured_at"), CrossingID: ids.Draw(t, "crossing"),
 			ContentType: rapid.SampledFrom([]string{"image/jpeg", "image/png"}).Draw(t, "type"),
 			Orientation: rapid.IntRange(1, 8).Draw(t, "orientation"),
+			Class:       rapid.OneOf(rapid.Just(vault.DefaultClass), names).Draw(t, "class"),
 		}
 	})
 	images = rapid.SliceOfN(rapid.Byte(), 0, 300)
@@ -118,6 +119,9 @@ var changes = map[string]func(t *rapid.T, r *vault.Record){
 	},
 	"orientation":     func(_ *rapid.T, r *vault.Record) { r.Orientation = r.Orientation%8 + 1 },
 	"orientation+2³²": func(_ *rapid.T, r *vault.Record) { r.Orientation += 1 << 32 },
+	"class":           func(t *rapid.T, r *vault.Record) { r.Class = other(t, names, r.Class) },
+	"class, none":     func(_ *rapid.T, r *vault.Record) { r.Class = "" },
+	"class, longer":   func(_ *rapid.T, r *vault.Record) { r.Class += "x" },
 	"site and lane swapped": func(_ *rapid.T, r *vault.Record) {
 		r.Site, r.Lane = r.Lane, r.Site
 		if r.Site == r.Lane {
@@ -201,7 +205,7 @@ func TestSwappedRecordsDoNotOpen(t *testing.T) {
 		mustRefuse(t, "keys swapped", a, keyB, sealedA)
 		mustRefuse(t, "rows swapped", b, keyA, sealedA)
 		mustRefuse(t, "blob and key of another", a, keyB, sealedB)
-		spliced := append(bytes.Clone(sealedA[:len(magic)+nonceSize]), sealedB[len(magic)+nonceSize:]...)
+		spliced := append(bytes.Clone(sealedA[:len(magic2)+nonceSize]), sealedB[len(magic2)+nonceSize:]...)
 		mustRefuse(t, "nonce of another", b, keyB, spliced)
 	})
 }
@@ -227,6 +231,7 @@ func TestSealRefuses(t *testing.T) {
 		"no key":            {func(*vault.Record) {}, 0},
 		"a key for AES-128": {func(*vault.Record) {}, 16},
 		"a key of 33 bytes": {func(*vault.Record) {}, 33},
+		"a class too long":  {func(r *vault.Record) { r.Class = strings.Repeat("x", 65536) }, KeySize},
 		"a lane too long":   {func(r *vault.Record) { r.Lane = strings.Repeat("x", 65536) }, KeySize},
 		"a site too long":   {func(r *vault.Record) { r.Site = strings.Repeat("x", 65535) }, KeySize}, // for the key name
 		"the year 10000":    {func(r *vault.Record) { r.CapturedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, KeySize},
@@ -275,14 +280,14 @@ func TestUnderFIPS(t *testing.T) {
 		mustNotSealWithGivenNonce(t)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^(TestUnderFIPS|TestRoundTrip|TestVectors|TestRefusedVectors|TestEveryBitCounts)$")
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^(TestUnderFIPS|TestRoundTrip|TestVectors|TestRefusedVectors|TestVersion1IsOfTheDefaultClass|TestEveryBitCounts)$")
 	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only", inside+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if n := bytes.Count(out, []byte("\n--- PASS: Test")); n != 5 {
-		t.Fatalf("%d of 5 tests ran\n%s", n, out)
+	if n := bytes.Count(out, []byte("\n--- PASS: Test")); n != 6 {
+		t.Fatalf("%d of 6 tests ran\n%s", n, out)
 	}
 }
 

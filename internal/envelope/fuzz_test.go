@@ -18,16 +18,16 @@ func FuzzSeal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image, id []byte, site, lane string, us int64, at uint32, other string) {
 		rec := vault.Record{
 			Modality: vault.Face, Site: site, Lane: lane, CapturedAt: time.UnixMicro(us).UTC(),
-			ContentType: "image/jpeg", Orientation: 1,
+			ContentType: "image/jpeg", Orientation: 1, Class: other,
 		}
 		copy(rec.CrossingID[:], id[copy(rec.ID[:], id):])
 		dek := NewKey()
 		sealed, err := Seal(rec, dek, image)
 		if err != nil {
-			if y := rec.CapturedAt.Year(); y >= 0 && y <= 9999 && len(lane) < 1<<16 && len(rec.KeyName()) < 1<<16 {
+			if y := rec.CapturedAt.Year(); y >= 0 && y <= 9999 && len(lane) < 1<<16 && len(other) < 1<<16 && len(rec.KeyName()) < 1<<16 {
 				t.Fatal(err)
 			}
-			mustRefuse(t, "what can not be sealed", rec, dek, append([]byte(magic), make([]byte, 64)...))
+			mustRefuse(t, "what can not be sealed", rec, dek, append([]byte(magic2), make([]byte, 64)...))
 			return
 		}
 		if len(sealed) != len(image)+Overhead {
@@ -62,6 +62,8 @@ func FuzzSeal(f *testing.F) {
 			"swapped":      func(r *vault.Record) { r.Site, r.Lane = r.Lane, r.Site },
 			"time":         func(r *vault.Record) { r.CapturedAt = r.CapturedAt.Add(time.Microsecond) },
 			"content type": func(r *vault.Record) { r.ContentType = other },
+			"class":        func(r *vault.Record) { r.Class = lane },
+			"no class":     func(r *vault.Record) { r.Class = "" },
 			"orientation":  func(r *vault.Record) { r.Orientation = int(at) },
 		} {
 			swapped := rec

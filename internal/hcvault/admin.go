@@ -17,11 +17,11 @@ type Admin struct{ session *session }
 // Admin uses the credential portcullis-admin.
 func (s *Server) Admin(a AppRole) *Admin { return &Admin{&session{srv: s, role: a}} }
 
-// WriteFence lets tokens of the grant decrypt by keys whose names have these prefixes, 256 at most, and do nothing
-// else. It is durable on return and replaces an earlier fence of the grant. After [Admin.CloseFence] it is refused:
-// State GRANT_REVOKED.
-func (a *Admin) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
-	policy, err := a.session.srv.fence(keyPrefixes)
+// WriteFence lets tokens of the grant decrypt by the keys within the fence and do nothing else. It is durable on return
+// and replaces an earlier fence of the grant. After [Admin.CloseFence] it is refused: State GRANT_REVOKED. What is not
+// of the form of a prefix or of a key's name is Invalid and does not reach Vault.
+func (a *Admin) WriteFence(ctx context.Context, grant vault.ID, f vault.Fence) error {
+	policy, err := a.session.srv.fence(f)
 	if err != nil {
 		return err
 	}
@@ -43,17 +43,26 @@ func (a *Admin) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []st
 
 // fence writes a grant's policy. In HCL, because Vault 1.21.0 loses values of other types than string from the
 // JSON form.
-func (s *Server) fence(prefixes []string) (string, error) {
-	if len(prefixes) == 0 || len(prefixes) > vault.MaxPrefixes {
-		return "", vault.InvalidField("key_prefixes", "has %d entries; 1 to %d are allowed", len(prefixes), vault.MaxPrefixes)
+func (s *Server) fence(f vault.Fence) (string, error) {
+	if n := f.Paths(); n == 0 || n > vault.MaxPrefixes {
+		return "", vault.InvalidField("fence", "has %d prefixes and names; 1 to %d are allowed", n, vault.MaxPrefixes)
 	}
 	var b strings.Builder
-	for _, p := range prefixes {
+	allow := func(keys string) {
+		fmt.Fprintf(&b, "path %q {\n  capabilities = [\"update\"]\n  allowed_parameters = { \"ciphertext\" = [] }\n}\n",
+			s.path("decrypt", keys))
+	}
+	for _, p := range f.Prefixes {
 		if err := checkPrefix(p); err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "path %q {\n  capabilities = [\"update\"]\n  allowed_parameters = { \"ciphertext\" = [] }\n}\n",
-			s.path("decrypt", p+"*"))
+		allow(p + "*")
+	}
+	for _, name := range f.Names {
+		if err := checkKey(name); err != nil {
+			return "", err
+		}
+		allow(name) // without a star: no key but this one
 	}
 	return b.String(), nil
 }

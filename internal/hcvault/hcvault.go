@@ -6,7 +6,7 @@
 // that each credential alone can do no more than that.
 //
 // Nothing is read from the environment, and no call is repeated by itself, except after a refusal (403) that a new
-// login may cure: what Vault refused it has not done.
+// login or, of one that only reads, some milliseconds may cure: what Vault refused it has not done.
 package hcvault
 
 import (
@@ -140,11 +140,8 @@ func checkKey(s string) error {
 	return nil
 }
 
-// checkPrefix says whether s begins key names of one site and modality: the name itself, or cut off within its day.
+// checkPrefix says whether s begins key names of one site and modality: it is cut off within the day, or after it.
 func checkPrefix(s string) error {
-	if keyForm.MatchString(s) {
-		return checkKey(s)
-	}
 	if m := prefixForm.FindStringSubmatch(s); m == nil || vault.CheckName("site", m[1]) != nil {
 		return vault.InvalidField("key_prefixes", "must be <site>.<modality>. and at least one digit of the day")
 	}

@@ -30,7 +30,8 @@ func TestFenceIsExact(t *testing.T) {
 		h.store("fence-b.plate.20190104"), h.store("fence-a-2.plate.20190104"), h.store("fence.plate.20190104"), // other sites
 		h.store("fence-a.face.20190301"), // beside the record
 	}
-	_, tok, _ := h.grant("fence-co", 1, "fence-a.plate.2019010", "fence-a.face.20190211.", one.name)
+	_, tok, _ := h.fenced("fence-co", 1, vault.Fence{
+		Prefixes: []string{"fence-a.plate.2019010", "fence-a.face.20190211."}, Names: []string{one.name}})
 	for _, k := range append(in, one) {
 		h.opens(tok, k)
 	}
@@ -62,7 +63,7 @@ func TestFenceRefusesBadPrefixes(t *testing.T) {
 		"a.plate.2019\"] } path \"sys/*\" {", "../sys/a.plate.2019", "a/b.plate.2019", "a.plate.2019\n", "a--b.plate.2019",
 		strings.Repeat("a", 33) + ".plate.2019", "a.plate.20190101.x",
 	} {
-		if err := h.admin.WriteFence(t.Context(), vault.NewID(), []string{p}); vault.KindOf(err) != vault.Invalid {
+		if err := h.admin.WriteFence(t.Context(), vault.NewID(), vault.Fence{Prefixes: []string{p}}); vault.KindOf(err) != vault.Invalid {
 			t.Errorf("prefix %q: %v", p, err)
 		}
 	}
@@ -71,11 +72,11 @@ func TestFenceRefusesBadPrefixes(t *testing.T) {
 		many = append(many, fmt.Sprintf("many-%d.plate.2019", i))
 	}
 	id := vault.NewID()
-	if err := h.admin.WriteFence(t.Context(), id, many); err != nil {
+	if err := h.admin.WriteFence(t.Context(), id, vault.Fence{Prefixes: many}); err != nil {
 		t.Errorf("%d prefixes: %v", len(many), err)
 	}
 	for _, p := range [][]string{nil, append(many, "more.plate.2019")} {
-		if err := h.admin.WriteFence(t.Context(), id, p); vault.KindOf(err) != vault.Invalid {
+		if err := h.admin.WriteFence(t.Context(), id, vault.Fence{Prefixes: p}); vault.KindOf(err) != vault.Invalid {
 			t.Errorf("%d prefixes: %v", len(p), err)
 		}
 	}
@@ -128,8 +129,8 @@ func TestEndingAGrant(t *testing.T) {
 
 	// A token ends by itself, too.
 	short := vault.NewID()
-	h.must(h.admin.WriteFence(t.Context(), short, []string{p}))
-	tok, _, err := h.grants.Mint(t.Context(), short, "end-co", 1, 1900*time.Millisecond)
+	h.must(h.admin.WriteFence(t.Context(), short, vault.Fence{Prefixes: []string{p}}))
+	tok, _, err := h.grants.Mint(t.Context(), short, "end-co", 1, 1900*time.Millisecond, 0)
 	h.must(err)
 	h.opens(tok, k)
 	time.Sleep(2 * time.Second)
@@ -156,7 +157,7 @@ func TestDisableContractor(t *testing.T) {
 		h.refused(vault.ReasonKeyRefused, two, k)
 		h.opens(next, k)
 		h.opens(neighbour, k)
-		if _, _, err := h.grants.Mint(t.Context(), id, "dis-co", 1, time.Minute); vault.ReasonOf(err) != vault.ReasonContractorSuspended {
+		if _, _, err := h.grants.Mint(t.Context(), id, "dis-co", 1, time.Minute, 0); vault.ReasonOf(err) != vault.ReasonContractorSuspended {
 			t.Errorf("mint for a disabled contractor: %v", err)
 		}
 	}
@@ -339,9 +340,10 @@ func TestVaultAway(t *testing.T) {
 		capture, grants, admin := s.Capture(load(t, "capture")), s.Grants(load(t, "grants")), s.Admin(load(t, "admin"))
 		_, out["Wrap"] = capture.Wrap(ctx, "away.face.20190101."+vault.NewID().String(), k.dek)
 		_, out["Unwrap"] = s.Release().Unwrap(ctx, tok, k.name, k.wrapped)
-		_, _, out["Mint"] = grants.Mint(ctx, id, "away-co", 1, time.Minute)
+		_, _, out["Mint"] = grants.Mint(ctx, id, "away-co", 1, time.Minute, 0)
+		_, out["Uses"] = grants.Uses(ctx, accessor)
 		out["RevokeToken"] = grants.RevokeToken(ctx, accessor)
-		out["WriteFence"] = admin.WriteFence(ctx, id, []string{"away.face.2019"})
+		out["WriteFence"] = admin.WriteFence(ctx, id, vault.Fence{Prefixes: []string{"away.face.2019"}})
 		out["DeleteFence"] = admin.DeleteFence(ctx, id)
 		out["DisableContractor"] = admin.DisableContractor(ctx, "away-co", 1)
 		out["RevokeKey"] = admin.RevokeKey(ctx, k.name)

@@ -117,12 +117,17 @@ func (h *house) store(prefix string) sealed {
 	return k
 }
 
-// grant makes a grant with a fence and a token.
+// grant makes a grant with a fence of prefixes and a token.
 func (h *house) grant(contractor string, epoch int, prefixes ...string) (vault.ID, vault.Token, string) {
 	h.t.Helper()
+	return h.fenced(contractor, epoch, vault.Fence{Prefixes: prefixes})
+}
+
+func (h *house) fenced(contractor string, epoch int, f vault.Fence) (vault.ID, vault.Token, string) {
+	h.t.Helper()
 	id := vault.NewID()
-	h.must(h.admin.WriteFence(h.t.Context(), id, prefixes))
-	tok, accessor, err := h.grants.Mint(h.t.Context(), id, contractor, epoch, time.Minute)
+	h.must(h.admin.WriteFence(h.t.Context(), id, f))
+	tok, accessor, err := h.grants.Mint(h.t.Context(), id, contractor, epoch, time.Minute, 0)
 	h.must(err)
 	return id, tok, accessor
 }

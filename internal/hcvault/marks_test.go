@@ -50,7 +50,7 @@ func TestEndTokens(t *testing.T) {
 		h.refused(vault.ReasonKeyRefused, one, k)
 		h.refused(vault.ReasonKeyRefused, two, k)
 	}
-	tok, _, err := h.grants.Mint(t.Context(), id, "endall-co", 1, time.Minute)
+	tok, _, err := h.grants.Mint(t.Context(), id, "endall-co", 1, time.Minute, 0)
 	h.must(err)
 	h.opens(tok, k)
 	fences, err := h.admin.Fences(t.Context())

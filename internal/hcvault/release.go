@@ -22,7 +22,8 @@ var wrappedForm = regexp.MustCompile(`^vault:v[1-9][0-9]{0,8}:`)
 //
 // Errors: Denied KEY_REFUSED when Vault does not take the token for this key, KEY_REVOKED when the key is revoked,
 // KEY_DESTROYED when the token would do but the key is gone (without rights Vault does not tell which keys exist),
-// DataLoss when the wrapped key is not what the key made, Unavailable when Vault is sealed or away.
+// DataLoss when the wrapped key is not what the key made, Unavailable when Vault is sealed or away, and for some
+// milliseconds when other calls have had the last of the token's uses: then it answers 500, later 403.
 func (r *Release) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped string) (dek []byte, err error) {
 	if err := checkKey(keyName); err != nil {
 		return nil, err

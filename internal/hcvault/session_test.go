@@ -200,7 +200,7 @@ func TestRefusedTokenIsReplacedOnce(t *testing.T) {
 			clk := newClock()
 			s.SetClock(clk.now)
 			admin := s.Admin(someRole)
-			if err := admin.WriteFence(t.Context(), vault.NewID(), []string{"a.face.2019"}); err != nil {
+			if err := admin.WriteFence(t.Context(), vault.NewID(), vault.Fence{Prefixes: []string{"a.face.2019"}}); err != nil {
 				t.Fatal(err)
 			}
 			clk.forward(c.age)

@@ -11,6 +11,7 @@ import (
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
+	"github.com/portcullis/portcullis/vault/grants"
 	"github.com/portcullis/portcullis/vault/wire"
 )
 
@@ -42,6 +43,8 @@ func parseAction(req *pb.ProposeDecisionRequest) (a breach.Action, err error) {
 		var p vault.Purpose
 		p, err = wire.ParsePurpose(in.ApplyPurpose)
 		a.Purpose = &p
+	case *pb.ProposeDecisionRequest_WithdrawPurpose:
+		a.Withdraw, err = wire.ParseSlug("withdraw_purpose", wire.Purposes, in.WithdrawPurpose)
 	case *pb.ProposeDecisionRequest_ApplyContractor:
 		var c vault.Contractor
 		c, err = wire.ParseContractor(in.ApplyContractor)
@@ -94,11 +97,15 @@ func (s *adminAPI) SignDecision(ctx context.Context, req *pb.SignDecisionRequest
 	if err != nil {
 		return nil, err
 	}
-	p, work, err := s.Breach.Sign(ctx, c, id, sig)
+	p, done, err := s.Breach.Sign(ctx, c, id, sig)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.SignDecisionResponse{Decision: wire.Proposal(p, s.Clock()), KeyWork: keyWork(work)}, nil
+	out := &pb.SignDecisionResponse{Decision: wire.Proposal(p, s.Clock()), KeyWork: keyWork(done.Keys)}
+	if e := done.Ended; e != nil {
+		out.Barrier, out.GrantsEnded = wire.Barrier(e.Barrier), int32(e.Grants)
+	}
+	return out, nil
 }
 
 func keyWork(w *breach.KeyWork) *pb.KeyWork {
@@ -198,10 +205,58 @@ func (s *adminAPI) ListRecordKeys(ctx context.Context, req *pb.ListRecordKeysReq
 	for _, r := range records {
 		out.Records = append(out.Records, &pb.RecordKey{
 			Record: wire.Name(wire.Records, r.ID), KeyName: r.KeyName(), KeyState: string(r.Key), StoreTime: timestamppb.New(r.StoredAt),
+			RetentionClass: r.Class,
 		})
 	}
 	if more {
 		out.NextPageToken = records[len(records)-1].ID.String()
 	}
 	return out, nil
+}
+
+// CreateRecordList makes a list of records for a contractor.
+func (s *adminAPI) CreateRecordList(ctx context.Context, req *pb.CreateRecordListRequest) (*pb.CreateRecordListResponse, error) {
+	c, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseList(req)
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.Grants.CreateList(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CreateRecordListResponse{RecordList: wire.RecordList(l)}, nil
+}
+
+func parseList(req *pb.CreateRecordListRequest) (r grants.ListRequest, err error) {
+	if r.ID, err = vault.ParseID("request_id", req.RequestId); err != nil {
+		return r, err
+	}
+	in := req.RecordList
+	if in.GetName() != "" || in.GetCreatedBy() != "" || in.GetCreateTime() != nil {
+		return r, vault.InvalidField("record_list", "may say nothing of name, created_by and create_time: the service does")
+	}
+	l, err := wire.ParseRecordList(in)
+	r.Contractor, r.Records = l.Contractor, l.Records
+	return r, err
+}
+
+// GetRecordList gives a list.
+func (s *adminAPI) GetRecordList(ctx context.Context, req *pb.GetRecordListRequest) (*pb.GetRecordListResponse, error) {
+	c, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := wire.ParseName("name", wire.Lists, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.Grants.List(ctx, c, id)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetRecordListResponse{RecordList: wire.RecordList(l)}, nil
 }

@@ -37,7 +37,7 @@ func (s *captureAPI) StoreImage(ctx context.Context, req *pb.StoreImageRequest) 
 }
 
 func parseImage(req *pb.StoreImageRequest) (in capture.Image, err error) {
-	in = capture.Image{Site: req.Site, Lane: req.Lane, Bytes: req.Image}
+	in = capture.Image{Site: req.Site, Lane: req.Lane, Class: req.RetentionClass, Bytes: req.Image}
 	if in.RequestID, err = vault.ParseID("request_id", req.RequestId); err != nil {
 		return in, err
 	}

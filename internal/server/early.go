@@ -106,6 +106,7 @@ type incoming struct {
 	api    *api
 	caller vault.Caller
 	method string
+	grant  string // that the request names, as it wrote it; empty if none
 
 	request, fetch *hold
 }
@@ -125,6 +126,7 @@ func (s *incoming) RecvMsg(m any) (err error) {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
+	s.grant = grantOf(m)
 	if in, ok := ctx.Value(arrivingKey{}).(*arriving); ok {
 		in.timer.Stop()
 	}

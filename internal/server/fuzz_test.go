@@ -42,25 +42,37 @@ func goodRequests(t testing.TB) map[string][]proto.Message {
 	signature := &pb.Signature{Signer: "spiffe://example.org/admin/ann", SignTime: later, Signature: []byte{1}, Chain: [][]byte{{1}, {2}}}
 	window := &pb.Selection{Site: "north", Modality: pb.Modality_MODALITY_FACE, StartTime: at, EndTime: later}
 	purpose := &pb.Purpose{
-		Name: "purposes/lane-audit", Title: "Lane audit", Modalities: both, Sites: []string{"north"}, Contractors: []string{"contractors/acme"},
-		MaxTtl: durationpb.New(4 * time.Hour), MaxRecords: 500, Approvals: 2,
+		Name: "purposes/lane-audit", Title: "Lane audit", LegalBasis: "a law", Modalities: both, Sites: []string{"north"}, Contractors: []string{"contractors/acme"},
+		MaxTtl: durationpb.New(time.Hour), MaxRecords: 5, MaxBytes: 6, MaxRate: 7, MaxRecordAge: durationpb.New(24 * time.Hour),
+		TimePrecision: pb.TimePrecision_TIME_PRECISION_DAY, MinBucket: 8, Approvals: 2, Approvers: []string{"ann", "bob"}, RetentionClasses: []string{"standard"},
 	}
-	const handle, token = "00112233445566778899aabbccddeeff", "hvs.token"
+	const handle, token, page = "00112233445566778899aabbccddeeff", "hvs.token", "AAECAwQFBgcICQoLJnueG4ojo4AmS-6HrtFNTMFHP6_qi2rvspe_C7tjUkk"
 	return map[string][]proto.Message{
 		"StoreImage": {&pb.StoreImageRequest{
 			RequestId: id, Modality: pb.Modality_MODALITY_FACE, Site: "north", Lane: "3", CaptureTime: later, CrossingId: id, Image: photo.Bytes(),
+		}, &pb.StoreImageRequest{
+			RequestId: id, Modality: pb.Modality_MODALITY_PLATE, CaptureTime: later, Image: photo.Bytes(), RetentionClass: "us-citizen",
 		}},
 		"RequestGrant": {&pb.RequestGrantRequest{
 			Purpose: "purposes/lane-audit", Scope: scope, MaxRecords: 5, Ttl: durationpb.New(time.Hour), Justification: "work order 7", RequestId: id,
+		}, &pb.RequestGrantRequest{
+			Purpose: "purposes/lane-audit", Scope: &pb.Scope{Sites: []string{"north"}, Modalities: both, Live: true}, MaxRecords: 5, MaxBytes: 7,
+			Ttl: durationpb.New(time.Hour), Justification: "work order 7", RequestId: id,
+		}, &pb.RequestGrantRequest{
+			Purpose: "purposes/lane-audit", Scope: &pb.Scope{RecordList: "lists/" + id}, MaxRecords: 5, Ttl: durationpb.New(time.Hour), Justification: "work order 7", ValidateOnly: true,
 		}},
-		"GetGrant":                  {&pb.GetGrantRequest{Name: "grants/" + id}},
-		"ListGrants":                {&pb.ListGrantsRequest{}, &pb.ListGrantsRequest{PageSize: 5, PageToken: id, States: []pb.Grant_State{1, 2}}},
+		"GetGrant": {&pb.GetGrantRequest{Name: "grants/" + id}},
+		"CreateRecordList": {&pb.CreateRecordListRequest{
+			RequestId: id, RecordList: &pb.RecordList{Contractor: "contractors/acme", Records: []string{"records/" + id}},
+		}},
+		"GetRecordList":             {&pb.GetRecordListRequest{Name: "lists/" + id}},
+		"ListGrants":                {&pb.ListGrantsRequest{}, &pb.ListGrantsRequest{Live: true}, &pb.ListGrantsRequest{PageSize: 5, PageToken: id, States: []pb.Grant_State{1, 2}}},
 		"ApproveGrant":              {&pb.ApproveGrantRequest{Name: "grants/" + id, Signature: signature}},
 		"DenyGrant":                 {&pb.DenyGrantRequest{Name: "grants/" + id, Note: "no"}},
 		"ActivateGrant":             {&pb.ActivateGrantRequest{Name: "grants/" + id}},
 		"RevokeGrant":               {&pb.RevokeGrantRequest{Name: "grants/" + id, Note: "enough"}},
 		"RetireGrant":               {&pb.RetireGrantRequest{Name: "grants/" + id}},
-		"ListRecords":               {&pb.ListRecordsRequest{Grant: "grants/" + id, GrantToken: token, PageSize: 5, PageToken: handle}},
+		"ListRecords":               {&pb.ListRecordsRequest{Grant: "grants/" + id, GrantToken: token, PageSize: 5, PageToken: page}},
 		"FetchImage":                {&pb.FetchImageRequest{Grant: "grants/" + id, GrantToken: token, Handle: handle}},
 		"FetchImages":               {&pb.FetchImagesRequest{Grant: "grants/" + id, GrantToken: token, Handles: []string{handle, handle}}},
 		"SignDecision":              {&pb.SignDecisionRequest{Name: "decisions/" + id, Signature: signature}},
@@ -77,6 +89,7 @@ func goodRequests(t testing.TB) map[string][]proto.Message {
 		"ProposeDecision": {
 			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ApplyPurpose{ApplyPurpose: purpose}},
 			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ApplyContractor{ApplyContractor: &pb.Contractor{Name: "contractors/acme", Title: "Acme"}}},
+			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_WithdrawPurpose{WithdrawPurpose: "purposes/lane-audit"}},
 			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ReinstateCaller{ReinstateCaller: "spiffe://example.org/admin/ann"}},
 			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_RestoreKeys{RestoreKeys: window}},
 			&pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_DestroyKeys{DestroyKeys: &pb.Selection{Record: "records/" + id}}},
@@ -300,7 +313,7 @@ func roundTrip(t *testing.T, d *desk, in proto.Message) {
 		}
 		out := &pb.StoreImageRequest{
 			RequestId: x.RequestID.String(), Modality: wire.Modality(x.Modality), Site: x.Site, Lane: x.Lane,
-			CaptureTime: timestamppb.New(x.CapturedAt), CrossingId: x.CrossingID.String(), Image: x.Bytes,
+			CaptureTime: timestamppb.New(x.CapturedAt), CrossingId: x.CrossingID.String(), Image: x.Bytes, RetentionClass: x.Class,
 		}
 		if x.CrossingID == (vault.ID{}) {
 			out.CrossingId = ""
@@ -315,13 +328,13 @@ func roundTrip(t *testing.T, d *desk, in proto.Message) {
 			t.Fatal(err)
 		}
 		y, err := parseRequest(&pb.RequestGrantRequest{
-			Purpose: wire.Purposes + "/" + x.Purpose, Scope: wire.Scope(x.Scope), MaxRecords: x.MaxRecords,
+			Purpose: wire.Purposes + "/" + x.Purpose, Scope: wire.Wanted(x.Scope), MaxRecords: x.MaxRecords, MaxBytes: x.MaxBytes,
 			Ttl: durationpb.New(x.TTL), Justification: x.Justification, RequestId: x.ID.String(),
 		})
 		if was, is = x, y; err != nil {
 			t.Fatal(err)
 		}
-		if text := (vault.Terms{Scope: x.Scope, Grantee: d.caller.ID}).Text(); strings.Count(text, "\n") != 14 {
+		if text := (vault.Terms{Scope: x.Scope, Grantee: d.caller.ID}).Text(); strings.Count(text, "\n") != 18 {
 			t.Fatalf("terms of other lines than they should have:\n%s", text)
 		}
 	case *pb.ProposeDecisionRequest:
@@ -333,6 +346,8 @@ func roundTrip(t *testing.T, d *desk, in proto.Message) {
 		switch {
 		case x.Purpose != nil:
 			out.Action = &pb.ProposeDecisionRequest_ApplyPurpose{ApplyPurpose: wire.Purpose(*x.Purpose)}
+		case x.Withdraw != "":
+			out.Action = &pb.ProposeDecisionRequest_WithdrawPurpose{WithdrawPurpose: wire.Purposes + "/" + x.Withdraw}
 		case x.Contractor != nil:
 			out.Action = &pb.ProposeDecisionRequest_ApplyContractor{ApplyContractor: wire.Contractor(*x.Contractor)}
 		case x.Restore != nil:
@@ -341,9 +356,13 @@ func roundTrip(t *testing.T, d *desk, in proto.Message) {
 			out.Action = &pb.ProposeDecisionRequest_DestroyKeys{DestroyKeys: wire.Selection(*x.Destroy)}
 		}
 		y, err := parseAction(out)
-		if was, is = x, y; err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
+		if x.Contractor != nil { // no group is its own
+			*x.Contractor = x.Contractor.Normal()
+		}
+		was, is = x, y
 	default:
 		return
 	}

@@ -34,22 +34,31 @@ func (s *grantAPI) RequestGrant(ctx context.Context, req *pb.RequestGrantRequest
 	if err != nil {
 		return nil, err
 	}
+	if req.ValidateOnly {
+		against, err := s.Grants.Explain(ctx, c, r)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.RequestGrantResponse{Refusals: wire.Refusals(against)}, nil
+	}
 	g, err := s.Grants.Request(ctx, c, r)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RequestGrantResponse{Grant: wire.Grant(g, s.Clock())}, nil
+	return &pb.RequestGrantResponse{Grant: wire.GrantFor(c, g, s.Clock())}, nil
 }
 
 func parseRequest(req *pb.RequestGrantRequest) (r grants.Request, err error) {
-	r = grants.Request{MaxRecords: req.MaxRecords, Justification: req.Justification}
-	if r.ID, err = vault.ParseID("request_id", req.RequestId); err != nil {
-		return r, err
+	r = grants.Request{MaxRecords: req.MaxRecords, MaxBytes: req.MaxBytes, Justification: req.Justification}
+	if req.RequestId != "" || !req.ValidateOnly {
+		if r.ID, err = vault.ParseID("request_id", req.RequestId); err != nil {
+			return r, err
+		}
 	}
 	if r.Purpose, err = wire.ParseSlug("purpose", wire.Purposes, req.Purpose); err != nil {
 		return r, err
 	}
-	if r.Scope, err = wire.ParseScope(req.Scope); err != nil {
+	if r.Scope, err = wire.ParseWanted(req.Scope); err != nil {
 		return r, err
 	}
 	r.TTL, err = wire.ParseDuration("ttl", req.Ttl)
@@ -62,19 +71,22 @@ func (s *grantAPI) GetGrant(ctx context.Context, req *pb.GetGrantRequest) (*pb.G
 	if err != nil {
 		return nil, err
 	}
-	g, p, now, err := s.Grants.Get(ctx, c, id)
+	v, err := s.Grants.Get(ctx, c, id)
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.GetGrantResponse{Grant: wire.Grant(g, now)}
+	out := &pb.GetGrantResponse{Grant: wire.GrantFor(c, v.Grant, v.At)}
+	if v.Purpose != nil {
+		out.PurposeTerms = wire.Purpose(*v.Purpose)
+	}
 	if c.Role == vault.RoleAdmin {
-		out.Preview = &pb.Preview{Records: p.Records, Crossings: p.Crossings, Days: p.Days}
+		out.Preview = wire.Preview(v.Preview)
 	}
 	return out, nil
 }
 
-// maxStates is the most states that a filter names: there are seven.
-const maxStates = 8
+// maxStates is the most states that a filter names: there are nine.
+const maxStates = 9
 
 // ListGrants lists grants; a contractor sees its own.
 func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*pb.ListGrantsResponse, error) {
@@ -99,6 +111,12 @@ func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if req.Live {
+		stored = liveStates(stored)
+		if len(stored) == 0 {
+			return &pb.ListGrantsResponse{}, nil
+		}
+	}
 	now := s.Clock() // one time for the whole page
 	out := &pb.ListGrantsResponse{}
 	// That a grant expired shows from its terms and not from what is stored, so what the store
@@ -115,7 +133,8 @@ func (s *grantAPI) ListGrants(ctx context.Context, req *pb.ListGrantsRequest) (*
 				break
 			}
 			before = g.Grant
-			if shown := wire.Grant(g, now); len(req.States) == 0 || slices.Contains(req.States, shown.State) {
+			shown := wire.GrantFor(c, g, now)
+			if (len(req.States) == 0 || slices.Contains(req.States, shown.State)) && (!req.Live || !g.Ended(now)) {
 				out.Grants = append(out.Grants, shown)
 			}
 		}
@@ -136,9 +155,12 @@ const maxSifted = 10
 // storedStates are the states in the store of grants that may show as one of shown.
 func storedStates(shown []pb.Grant_State) (out []vault.GrantState, err error) {
 	for _, st := range shown {
-		if st == pb.Grant_STATE_EXPIRED {
+		switch st {
+		case pb.Grant_STATE_EXPIRED:
 			out = append(out, vault.GrantPending, vault.GrantApproved, vault.GrantActive)
 			continue
+		case pb.Grant_STATE_LAPSED:
+			out = append(out, vault.GrantPending) // until the next sweep says so
 		}
 		d, err := wire.ParseGrantState("states", st)
 		if err != nil {
@@ -148,6 +170,17 @@ func storedStates(shown []pb.Grant_State) (out []vault.GrantState, err error) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// liveStates keeps of states in the store, all if there are none, those of which something may
+// still come.
+func liveStates(stored []vault.GrantState) (out []vault.GrantState) {
+	for _, st := range []vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive} {
+		if len(stored) == 0 || slices.Contains(stored, st) {
+			out = append(out, st)
+		}
+	}
+	return out
 }
 
 // ApproveGrant adds an admin's signature.
@@ -164,7 +197,7 @@ func (s *grantAPI) ApproveGrant(ctx context.Context, req *pb.ApproveGrantRequest
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ApproveGrantResponse{Grant: wire.Grant(g, s.Clock())}, nil
+	return &pb.ApproveGrantResponse{Grant: wire.GrantFor(c, g, s.Clock())}, nil
 }
 
 // DenyGrant refuses a pending request.
@@ -177,7 +210,7 @@ func (s *grantAPI) DenyGrant(ctx context.Context, req *pb.DenyGrantRequest) (*pb
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DenyGrantResponse{Grant: wire.Grant(g, s.Clock())}, nil
+	return &pb.DenyGrantResponse{Grant: wire.GrantFor(c, g, s.Clock())}, nil
 }
 
 // ActivateGrant gives the grantee its token.
@@ -193,7 +226,7 @@ func (s *grantAPI) ActivateGrant(ctx context.Context, req *pb.ActivateGrantReque
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ActivateGrantResponse{Grant: wire.Grant(g, s.Clock()), GrantToken: t.Reveal()}, nil
+	return &pb.ActivateGrantResponse{Grant: wire.GrantFor(c, g, s.Clock()), GrantToken: t.Reveal()}, nil
 }
 
 // RevokeGrant ends a grant, by an admin.
@@ -206,7 +239,7 @@ func (s *grantAPI) RevokeGrant(ctx context.Context, req *pb.RevokeGrantRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RevokeGrantResponse{Grant: wire.Grant(g, s.Clock()), Barrier: wire.Barrier(b)}, nil
+	return &pb.RevokeGrantResponse{Grant: wire.GrantFor(c, g, s.Clock()), Barrier: wire.Barrier(b)}, nil
 }
 
 // RetireGrant ends a grant, by its grantee.
@@ -219,5 +252,5 @@ func (s *grantAPI) RetireGrant(ctx context.Context, req *pb.RetireGrantRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RetireGrantResponse{Grant: wire.Grant(g, s.Clock()), Barrier: wire.Barrier(b)}, nil
+	return &pb.RetireGrantResponse{Grant: wire.GrantFor(c, g, s.Clock()), Barrier: wire.Barrier(b)}, nil
 }

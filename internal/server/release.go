@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
@@ -43,25 +44,22 @@ func (s *releaseAPI) ListRecords(ctx context.Context, req *pb.ListRecordsRequest
 	if err != nil {
 		return nil, err
 	}
-	var after vault.Handle
-	if req.PageToken != "" {
-		if after, err = vault.ParseHandle("page_token", req.PageToken); err != nil {
-			return nil, err
-		}
-	}
-	page, err := s.Release.List(ctx, c, t, id, after, n)
+	page, err := s.Release.List(ctx, c, t, id, req.PageToken, n)
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListRecordsResponse{Checkpoint: page.Checkpoint}
+	out := &pb.ListRecordsResponse{Checkpoint: page.Checkpoint, NextPageToken: page.Next}
 	for _, v := range page.Views {
-		out.Records = append(out.Records, &pb.RecordView{
-			Handle: v.Handle.String(), Modality: wire.Modality(v.Modality), Site: v.Site,
-			CaptureDate: v.Day.Format("2006-01-02"),
-		})
-	}
-	if page.More {
-		out.NextPageToken = page.Views[len(page.Views)-1].Handle.String()
+		view := &pb.RecordView{
+			Handle: v.Handle.String(), Modality: wire.Modality(v.Modality), Site: v.Site, TimePrecision: wire.Precision(v.Precision),
+		}
+		if !v.Captured.IsZero() {
+			view.CaptureTime = timestamppb.New(v.Captured)
+		}
+		if v.Crossing != (vault.Handle{}) {
+			view.Crossing = v.Crossing.String()
+		}
+		out.Records = append(out.Records, view)
 	}
 	return out, nil
 }

@@ -155,6 +155,8 @@ var powers = map[string][]vault.Role{
 	pb.AdminService_RevokeKeys_FullMethodName:           {vault.RoleAdmin},
 	pb.AdminService_ListRecordKeys_FullMethodName:       {vault.RoleAdmin},
 	pb.AdminService_Reconcile_FullMethodName:            {vault.RoleAdmin},
+	pb.AdminService_CreateRecordList_FullMethodName:     {vault.RoleAdmin},
+	pb.AdminService_GetRecordList_FullMethodName:        {vault.RoleAdmin, vault.RoleAuditor},
 
 	pb.AdminService_GetDestructionCertificate_FullMethodName: {vault.RoleAdmin, vault.RoleAuditor},
 
@@ -175,7 +177,8 @@ var powers = map[string][]vault.Role{
 // api is what all services share.
 type api struct {
 	Config
-	refusals refusals
+	refusals refusals // that were written to the audit log lately
+	alerts   refusals // and to the service's own
 
 	calls             count
 	requests, fetches *budget
@@ -243,12 +246,14 @@ func roles(in []vault.Role) string {
 }
 
 func (a *api) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	defer func() { err = a.finish(ss.Context(), info.FullMethod, err, recover()) }()
-	c, err := a.admit(ss.Context(), info.FullMethod)
-	if err != nil {
+	in := &incoming{ServerStream: ss, api: a, method: info.FullMethod}
+	defer func() {
+		a.alert(ss.Context(), info.FullMethod, in.grant, err)
+		err = a.finish(ss.Context(), info.FullMethod, err, recover())
+	}()
+	if in.caller, err = a.admit(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
-	in := &incoming{ServerStream: ss, api: a, caller: c, method: info.FullMethod}
 	defer in.done()
 	return next(srv, in)
 }

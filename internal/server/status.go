@@ -60,8 +60,12 @@ func toStatus(ctx context.Context, log *slog.Logger, method string, err error) e
 	info := &errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain}
 	if len(e.Fields) == 0 {
 		details := []protoadapt.MessageV1{info}
+		wait := e.After
 		if e.Reason == vault.ReasonServerBusy {
-			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
+			wait = retryAfter
+		}
+		if wait > 0 {
+			details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(wait)})
 		}
 		if with, err := s.WithDetails(details...); err == nil {
 			s = with

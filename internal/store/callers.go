@@ -52,7 +52,7 @@ func (t *Tx) EndGrantsOf(grantee string) (int64, error) {
 // OwedOf gives grants of a grantee that ended before their time and of which Vault has
 // still to be told.
 func (t *Tx) OwedOf(grantee string, most int) ([]vault.ID, error) {
-	return t.grantIDs(`SELECT id FROM grants WHERE grantee = $1 AND state IN ('denied', 'retired', 'revoked')
+	return t.grantIDs(`SELECT id FROM grants WHERE grantee = $1 AND `+endedEarly+`
 		AND (fence IN ('due', 'written') OR accessor <> '') ORDER BY id LIMIT $2`, grantee, most)
 }
 

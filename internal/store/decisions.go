@@ -79,29 +79,31 @@ func (t *Tx) SetEffective(id vault.ID) error {
 }
 
 // Purpose gives the newest version of a purpose, and the decision that sanctioned it.
-func (t *Tx) Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error) {
+func (t *Tx) Purpose(name string) (vault.Sanction, error) {
 	return t.purpose(name, "ORDER BY version DESC LIMIT 1")
 }
 
 // PurposeVersion gives one version of a purpose, and the decision that sanctioned it.
-func (t *Tx) PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error) {
+func (t *Tx) PurposeVersion(name string, version int) (vault.Sanction, error) {
 	return t.purpose(name, "AND version = $2", version)
 }
 
-func (t *Tx) purpose(name, which string, args ...any) (p vault.Purpose, d vault.Decision, sigs []vault.Signature, err error) {
+func (t *Tx) purpose(name, which string, args ...any) (s vault.Sanction, err error) {
 	var body, decision string
-	found, err := t.get("SELECT body, decision_id FROM purposes WHERE name = $1 "+which, append([]any{name}, args...), &body, &decision)
+	var version int
+	found, err := t.get("SELECT version, body, decision_id FROM purposes WHERE name = $1 "+which, append([]any{name}, args...), &version, &body, &decision)
 	if err != nil {
-		return p, d, nil, err
+		return s, err
 	}
 	if !found {
-		return p, d, nil, vault.E(vault.NotFound, vault.ReasonPurposeUnknown, "no purpose %q is sanctioned", name)
+		return s, vault.E(vault.NotFound, vault.ReasonPurposeUnknown, "no purpose %q is sanctioned", name)
 	}
-	if err := json.Unmarshal([]byte(body), &p); err != nil {
-		return p, d, nil, vault.E(vault.DataLoss, vault.ReasonDataLoss, "the purpose's row is damaged").Because(err)
+	if err := json.Unmarshal([]byte(body), &s.Purpose); err != nil || s.Purpose.Name != name || s.Purpose.Version != version {
+		return s, vault.E(vault.DataLoss, vault.ReasonDataLoss, "the purpose's row is damaged").Because(err)
 	}
 	full, err := t.decision("id = $1", decision)
-	return p, full.Decision, full.Signatures, err
+	s.Decision, s.Signatures = full.Decision, full.Signatures
+	return s, err
 }
 
 // Purposes gives the newest version of each purpose, by name.
@@ -132,12 +134,12 @@ func (t *Tx) AddPurpose(p vault.Purpose, decision vault.ID) error {
 		p.Name, p.Version, string(body), decision.String())
 }
 
-const contractorColumns = "name, title, suspended, epoch"
+const contractorColumns = "name, title, suspended, epoch, conflict_group"
 
 func (t *Tx) contractorList(rest string, args ...any) (out []vault.Contractor, err error) {
 	err = t.each("SELECT "+contractorColumns+" FROM contractors "+rest, args, func(scan func(...any) error) error {
 		var c vault.Contractor
-		err := scan(&c.Name, &c.Title, &c.Suspended, &c.Epoch)
+		err := scan(&c.Name, &c.Title, &c.Suspended, &c.Epoch, &c.Group)
 		out = append(out, c)
 		return err
 	})
@@ -176,9 +178,9 @@ func (t *Tx) ContractorsDue() ([]vault.Contractor, error) {
 
 // PutContractor adds a contractor or replaces its facts.
 func (t *Tx) PutContractor(c vault.Contractor, decision vault.ID) error {
-	return t.exec(`INSERT INTO contractors (name, title, suspended, epoch, disabled_epoch, decision_id) VALUES ($1, $2, $3, $4, 0, $5)
-		ON CONFLICT (name) DO UPDATE SET title = $2, suspended = $3, epoch = $4, decision_id = $5`,
-		c.Name, c.Title, c.Suspended, c.Epoch, decision.String())
+	return t.exec(`INSERT INTO contractors (name, title, suspended, epoch, disabled_epoch, decision_id, conflict_group) VALUES ($1, $2, $3, $4, 0, $5, $6)
+		ON CONFLICT (name) DO UPDATE SET title = $2, suspended = $3, epoch = $4, decision_id = $5, conflict_group = $6`,
+		c.Name, c.Title, c.Suspended, c.Epoch, decision.String(), c.Normal().Group)
 }
 
 // SuspendContractor ends the contractor's epoch and all its grants, and says how many.

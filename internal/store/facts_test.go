@@ -123,23 +123,6 @@ func TestRecordsInScopePages(t *testing.T) {
 	}
 }
 
-func TestPreviewCountsTheScope(t *testing.T) {
-	s := open(t)
-	scope, in := scoped(t, s)
-	crossings, days := map[vault.ID]bool{}, map[string]bool{}
-	for _, id := range in {
-		r := view(t, s, func(tx *Tx) (vault.Record, error) { return tx.Record(id) })
-		if r.CrossingID != (vault.ID{}) {
-			crossings[r.CrossingID] = true
-		}
-		days[r.CapturedAt.Format(time.DateOnly)] = true
-	}
-	got := view(t, s, func(tx *Tx) (vault.Preview, error) { return tx.Preview(scope) })
-	if want := (vault.Preview{Records: int64(len(in)), Crossings: int64(len(crossings)), Days: int64(len(days))}); got != want || got.Days != 3 {
-		t.Errorf("preview %+v, want %+v", got, want)
-	}
-}
-
 func TestSelect(t *testing.T) {
 	s := open(t)
 	scope, _ := scoped(t, s)
@@ -343,7 +326,9 @@ func TestPurposes(t *testing.T) {
 				}
 				d := vault.Proposal{Decision: vault.Decision{ID: vault.NewID(), Kind: vault.ApplyPurpose, Body: fmt.Sprint(v), Expires: tx.Now()}, Payload: []byte("x")}
 				p := vault.Purpose{Name: name, Version: v, Title: "é <&>", Modalities: []vault.Modality{vault.Plate}, Sites: []string{"a"},
-					Contractors: []string{"acme"}, MaxTTL: time.Hour, MaxRecords: 1 << 40, Approvals: 2}
+					Contractors: []string{"acme"}, MaxTTL: time.Hour, MaxRecords: 1 << 40, Approvals: 2, LegalBasis: "Order 12", Linkage: true, MaxBytes: 1 << 43,
+					MaxRate: 7, MaxRecordAge: time.Hour, Precision: vault.PrecisionDay, MinBucket: 3, Approvers: []string{"ann"}, Strict: true, Live: true,
+					Retention: []string{vault.DefaultClass}, Withdrawn: v == 10, Replaces: vault.DigestOf([]byte(name))}
 				if v >= want[name].Version {
 					ds[name], want[name] = d.ID, p
 				}
@@ -356,12 +341,17 @@ func TestPurposes(t *testing.T) {
 	})
 	if err := s.View(t.Context(), func(tx *Tx) error {
 		for name, p := range want {
-			got, d, sigs, err := tx.Purpose(name)
-			if err != nil || !reflect.DeepEqual(got, p) || d.ID != ds[name] || len(sigs) != 1 || got.Digest() != p.Digest() {
-				t.Errorf("%s: %+v of decision %s with %d signatures, %v", name, got, d.ID, len(sigs), err)
+			got, err := tx.Purpose(name)
+			if err != nil || !reflect.DeepEqual(got.Purpose, p) || got.Decision.ID != ds[name] || len(got.Signatures) != 1 || got.Purpose.Digest() != p.Digest() {
+				t.Errorf("%s: %+v, %v", name, got, err)
 			}
 		}
-		_, _, _, err := tx.Purpose("none")
+		if first, err := tx.PurposeVersion("upkeep", 1); err != nil || first.Purpose.Version != 1 || first.Decision.Body != "1" {
+			t.Errorf("version 1: %+v, %v", first, err)
+		}
+		_, err := tx.Purpose("none")
+		wantReason(t, err, vault.NotFound, vault.ReasonPurposeUnknown)
+		_, err = tx.PurposeVersion("upkeep", 3)
 		wantReason(t, err, vault.NotFound, vault.ReasonPurposeUnknown)
 		return nil
 	}); err != nil {
@@ -377,7 +367,7 @@ func TestPurposes(t *testing.T) {
 
 func TestContractorsAndEpochs(t *testing.T) {
 	s := open(t)
-	acme := vault.Contractor{Name: "acme", Title: "Acme", Epoch: 1}
+	acme := vault.Contractor{Name: "acme", Title: "Acme", Group: "holding", Epoch: 1}
 	put := func(c vault.Contractor) {
 		t.Helper()
 		must(t, s, func(tx *Tx) error { return tx.PutContractor(c, vault.NewID()) })

@@ -22,7 +22,7 @@ func someGrant(state vault.GrantState) vault.Grant {
 			Grant: id, Purpose: vault.PurposeRef{Name: "upkeep", Version: 3, Digest: vault.DigestOf(id[:])},
 			Grantee: "spiffe://example.org/contractor/acme/w1", Epoch: 1,
 			Scope:      vault.Scope{Sites: []string{"north", "south"}, Modalities: []vault.Modality{vault.Face, vault.Plate}, From: ended.Add(-99 * time.Hour), Until: ended},
-			MaxRecords: 20, Ends: ended, Approvals: 2,
+			MaxRecords: 20, MaxBytes: 1 << 40, Ends: ended, Approvals: 2,
 		},
 		State: state, Contractor: "acme", Justification: "work order\nof two lines", RequestedAt: ended.Add(-9 * time.Hour),
 		HandleKey: vault.HandleKey(vault.NewID()),
@@ -34,6 +34,18 @@ func someGrant(state vault.GrantState) vault.Grant {
 func addGrant(t *testing.T, s *Store, g vault.Grant) {
 	t.Helper()
 	must(t, s, func(tx *Tx) error { return tx.AddGrant(g, vault.NewID()) })
+}
+
+// ample is a purpose that hinders no release.
+func ample() vault.Purpose {
+	return vault.Purpose{Name: "upkeep", Linkage: true, MaxRate: vault.MaxRate}
+}
+
+// rec is a record of an ID, for counting: it is in no table.
+func rec(id vault.ID) vault.Record {
+	r := someRecord()
+	r.ID = id
+	return r
 }
 
 // granting opens a store with the contractor acme and an active grant.
@@ -138,7 +150,7 @@ func TestFencesDue(t *testing.T) {
 	s := openWith(t, c)
 	now := vault.Micro(c.now())
 	want := map[vault.ID]bool{}
-	for _, state := range []vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantRetired, vault.GrantRevoked} {
+	for _, state := range []vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantRetired, vault.GrantRevoked, vault.GrantLapsed, vault.GrantSuspended} {
 		for _, fence := range []vault.FenceState{vault.FenceNone, vault.FenceDue, vault.FenceWritten, vault.FenceRemoved} {
 			for _, ends := range []time.Time{now.Add(time.Microsecond), now} {
 				g := someGrant(state)
@@ -173,7 +185,7 @@ func TestTokensDue(t *testing.T) {
 	s := openWith(t, c)
 	now := vault.Micro(c.now())
 	want := map[vault.ID]bool{}
-	for _, state := range []vault.GrantState{vault.GrantPending, vault.GrantActive, vault.GrantRetired, vault.GrantRevoked, vault.GrantDenied} {
+	for _, state := range []vault.GrantState{vault.GrantPending, vault.GrantActive, vault.GrantRetired, vault.GrantRevoked, vault.GrantDenied, vault.GrantLapsed, vault.GrantSuspended} {
 		for _, ends := range []time.Time{now.Add(time.Microsecond), now} {
 			for _, accessor := range []string{"", "newest"} {
 				g := someGrant(state)
@@ -247,7 +259,7 @@ func TestQuotaIsExact(t *testing.T) {
 				id := records[(n*each+m)%len(records)]
 				var refetch bool
 				_, err := s.Update(t.Context(), func(tx *Tx) (err error) {
-					if refetch, err = tx.CountRelease(g.Grant, id); err != nil && n%2 == 0 {
+					if refetch, err = tx.CountRelease(g, ample(), rec(id)); err != nil && n%2 == 0 {
 						return nil // as one that commits the event of its refusal
 					}
 					return err
@@ -279,7 +291,7 @@ func TestQuotaIsExact(t *testing.T) {
 		}
 	}
 	must(t, s, func(tx *Tx) error {
-		if refetch, err := tx.CountRelease(g.Grant, again); err != nil || !refetch {
+		if refetch, err := tx.CountRelease(g, ample(), rec(again)); err != nil || !refetch {
 			t.Errorf("again: refetch %t, %v", refetch, err)
 		}
 		return nil
@@ -338,11 +350,11 @@ func TestReleasesAreRefusedOnceAccessEnded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, clock, g := granting(t)
 			before := vault.NewID()
-			must(t, s, func(tx *Tx) error { _, err := tx.CountRelease(g.Grant, before); return err })
+			must(t, s, func(tx *Tx) error { _, err := tx.CountRelease(g, ample(), rec(before)); return err })
 			c.end(t, s, clock, g)
 			for _, id := range []vault.ID{before, vault.NewID()} { // a refetch is refused as well
 				must(t, s, func(tx *Tx) error { // commits, as the event of a refusal does
-					_, err := tx.CountRelease(g.Grant, id)
+					_, err := tx.CountRelease(g, ample(), rec(id))
 					wantReason(t, err, c.kind, c.want)
 					return nil
 				})
@@ -400,7 +412,7 @@ func TestGrantees(t *testing.T) {
 			}
 			for range 400 {
 				id := vault.NewID()
-				if _, err := tx.CountRelease(g.Grant, id); err != nil {
+				if _, err := tx.CountRelease(g, ample(), rec(id)); err != nil {
 					return err
 				}
 				records = append(records, id)

@@ -123,7 +123,7 @@ func someRecord() vault.Record {
 	return vault.Record{
 		ID: id, Site: "north", Lane: "3", Modality: vault.Face, CapturedAt: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), CrossingID: vault.NewID(),
 		ContentType: "image/jpeg", Orientation: 6, Size: 12345, Device: "spiffe://example.org/capture/north/3", RequestID: vault.NewID(),
-		StoredAt: time.Date(2026, 3, 4, 0, 0, 0, 1000, time.UTC), WrappedKey: "vault:v1:" + id.String(), SealedHash: vault.DigestOf(id[:]), Key: vault.KeyActive,
+		StoredAt: time.Date(2026, 3, 4, 0, 0, 0, 1000, time.UTC), WrappedKey: "vault:v1:" + id.String(), SealedHash: vault.DigestOf(id[:]), Key: vault.KeyActive, Class: "us-citizen",
 	}
 }
 

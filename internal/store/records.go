@@ -11,14 +11,14 @@ import (
 	"github.com/portcullis/portcullis/vault"
 )
 
-const recordColumns = "id, site, lane, modality, captured_at, crossing_id, content_type, orientation, size, device, request_id, stored_at, wrapped_key, sealed_hash, key_state"
+const recordColumns = "id, site, lane, modality, captured_at, crossing_id, content_type, orientation, size, device, request_id, stored_at, wrapped_key, sealed_hash, key_state, class"
 
 func scanRecord(scan func(...any) error) (r vault.Record, err error) {
 	var id, crossing, request string
 	var captured, stored int64
 	var hash []byte
 	err = scan(&id, &r.Site, &r.Lane, &r.Modality, &captured, &crossing, &r.ContentType, &r.Orientation, &r.Size,
-		&r.Device, &request, &stored, &r.WrappedKey, &hash, &r.Key)
+		&r.Device, &request, &stored, &r.WrappedKey, &hash, &r.Key, &r.Class)
 	if err != nil {
 		return r, unscanned("record", err)
 	}
@@ -68,9 +68,9 @@ func (t *Tx) AddRecord(r vault.Record) error {
 	if err := t.notQuarantined(r.ID); err != nil {
 		return err
 	}
-	return t.exec("INSERT INTO records ("+recordColumns+") VALUES ("+marks(1, 15)+")",
+	return t.exec("INSERT INTO records ("+recordColumns+") VALUES ("+marks(1, 16)+")",
 		r.ID.String(), r.Site, r.Lane, string(r.Modality), micros(r.CapturedAt), idText(r.CrossingID), r.ContentType,
-		r.Orientation, r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key))
+		r.Orientation, r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key), r.Class)
 }
 
 // record gives the one record that a condition names.
@@ -115,19 +115,6 @@ func (t *Tx) RecordByRequest(device string, request vault.ID) (vault.Record, err
 	return t.record("device = $1 AND request_id = $2", device, request.String())
 }
 
-// within is the condition of a scope, with its arguments.
-func within(s vault.Scope) (string, []any) {
-	args := []any{micros(s.From), micros(s.Until)}
-	for _, site := range s.Sites {
-		args = append(args, site)
-	}
-	for _, m := range s.Modalities {
-		args = append(args, string(m))
-	}
-	return "captured_at >= $1 AND captured_at < $2 AND site IN (" + marks(3, len(s.Sites)) +
-		") AND modality IN (" + marks(3+len(s.Sites), len(s.Modalities)) + ") AND key_state = 'active'", args
-}
-
 // RecordsInScope gives the records of a scope whose keys are active, in the order of their
 // IDs, from the first after the one given.
 func (t *Tx) RecordsInScope(s vault.Scope, after vault.ID, most int) (out []vault.Record, err error) {
@@ -141,34 +128,6 @@ func (t *Tx) RecordsInScope(s vault.Scope, after vault.ID, most int) (out []vaul
 		return err
 	})
 	return out, err
-}
-
-// IDsInScope calls fn for each record of a scope whose key is active, in any order.
-func (t *Tx) IDsInScope(s vault.Scope, fn func(vault.ID)) error {
-	where, args := within(s)
-	var text string
-	return t.each("SELECT id FROM records WHERE "+where, args, func(scan func(...any) error) error {
-		if err := scan(&text); err != nil {
-			return err
-		}
-		id, err := rowID(text)
-		if err == nil {
-			fn(id)
-		}
-		return err
-	})
-}
-
-// dayMicros is one day in the unit of captured_at.
-const dayMicros = 24 * 60 * 60 * 1_000_000
-
-// Preview counts what a scope covers.
-func (t *Tx) Preview(s vault.Scope) (p vault.Preview, err error) {
-	where, args := within(s)
-	args = append(args, int64(dayMicros))
-	_, err = t.get("SELECT COUNT(*), COUNT(DISTINCT NULLIF(crossing_id, '')), COUNT(DISTINCT captured_at / "+marks(len(args), 1)+
-		") FROM records WHERE "+where, args, &p.Records, &p.Crossings, &p.Days)
-	return p, err
 }
 
 // selected is the condition of a selection, with its arguments.

@@ -3,12 +3,16 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/pressly/goose/v3"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -39,6 +43,42 @@ func TestOpenMakesTheSchemaAndKeepsIt(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRecordsFromBeforeClasses: what an earlier schema holds is of the default class.
+func TestRecordsFromBeforeClasses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := earlier.UpTo(t.Context(), 12); err != nil {
+		t.Fatal(err)
+	}
+	r := someRecord()
+	r.Class = vault.DefaultClass
+	_, err = db.ExecContext(t.Context(), `INSERT INTO records (id, site, lane, modality, captured_at, crossing_id, content_type, orientation,
+		size, device, request_id, stored_at, wrapped_key, sealed_hash, key_state) VALUES (`+marks(1, 15)+")",
+		r.ID.String(), r.Site, r.Lane, string(r.Modality), micros(r.CapturedAt), r.CrossingID.String(), r.ContentType, r.Orientation,
+		r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := openFile(t, path, newClock())
+	if got := view(t, s, func(tx *Tx) (vault.Record, error) { return tx.Record(r.ID) }); got != r {
+		t.Errorf("%+v\nreads back as\n%+v", r, got)
 	}
 }
 
@@ -244,7 +284,7 @@ func TestDamagedRowsAreDataLoss(t *testing.T) {
 		"decision's ID":            {"UPDATE decisions SET id = 'x'", func(tx *Tx) error { _, err := tx.OpenDecision(d.Kind, d.Body); return err }},
 		"signature's certificates": {"UPDATE signatures SET chain = '{'", func(tx *Tx) error { _, err := tx.Decision(d.ID); return err }},
 		"signature of a grant":     {"UPDATE signatures SET chain = '[1]'", func(tx *Tx) error { _, err := tx.Grant(g.Grant); return err }},
-		"purpose":                  {"UPDATE purposes SET body = '{'", func(tx *Tx) error { _, _, _, err := tx.Purpose("upkeep"); return err }},
+		"purpose":                  {"UPDATE purposes SET body = '{'", func(tx *Tx) error { _, err := tx.Purpose("upkeep"); return err }},
 		"purpose, listed":          {"UPDATE purposes SET body = '7'", func(tx *Tx) error { _, err := tx.Purposes(); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {

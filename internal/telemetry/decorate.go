@@ -160,8 +160,8 @@ type fences struct {
 	grants.Fences
 }
 
-func (f fences) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
-	return f.t.vaultCall(ctx, "write_fence", func(ctx context.Context) error { return f.Fences.WriteFence(ctx, grant, keyPrefixes) })
+func (f fences) WriteFence(ctx context.Context, grant vault.ID, fence vault.Fence) error {
+	return f.t.vaultCall(ctx, "write_fence", func(ctx context.Context) error { return f.Fences.WriteFence(ctx, grant, fence) })
 }
 
 func (f fences) DeleteFence(ctx context.Context, grant vault.ID) error {
@@ -176,12 +176,20 @@ type tokens struct {
 	grants.Tokens
 }
 
-func (k tokens) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (token vault.Token, accessor string, err error) {
+func (k tokens) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration, uses int64) (token vault.Token, accessor string, err error) {
 	err = k.t.vaultCall(ctx, "mint", func(ctx context.Context) (err error) {
-		token, accessor, err = k.Tokens.Mint(ctx, grant, contractor, epoch, ttl)
+		token, accessor, err = k.Tokens.Mint(ctx, grant, contractor, epoch, ttl, uses)
 		return err
 	})
 	return token, accessor, err
+}
+
+func (k tokens) Uses(ctx context.Context, accessor string) (left int64, err error) {
+	err = k.t.vaultCall(ctx, "token_uses", func(ctx context.Context) (err error) {
+		left, err = k.Tokens.Uses(ctx, accessor)
+		return err
+	})
+	return left, err
 }
 
 func (k tokens) RevokeToken(ctx context.Context, accessor string) error {

@@ -42,6 +42,8 @@ type Tx interface {
 	Standing(c vault.Caller) error
 
 	Contractor(name string) (vault.Contractor, error)
+	// ContractorDecision gives the decision that admitted a contractor in its epoch.
+	ContractorDecision(name string) (vault.Decision, []vault.Signature, error)
 	// PutContractor adds a contractor or replaces its facts.
 	PutContractor(c vault.Contractor, decision vault.ID) error
 	// SuspendContractor ends the contractor's epoch and all its grants, and says how many.
@@ -54,7 +56,11 @@ type Tx interface {
 
 	CallersTx
 
-	Purpose(name string) (vault.Purpose, vault.Decision, []vault.Signature, error)
+	// Purpose gives the newest version of a purpose, PurposeVersion one of them.
+	Purpose(name string) (vault.Sanction, error)
+	PurposeVersion(name string, version int) (vault.Sanction, error)
+	// EndGrantsFor ends all grants of a purpose and gives them.
+	EndGrantsFor(purpose string) ([]vault.ID, error)
 	AddPurpose(p vault.Purpose, decision vault.ID) error
 
 	// OpenDecision gives a decision of the kind and body that still waits for signatures; NotFound

@@ -138,28 +138,37 @@ func cutOff(tx Tx, c, who vault.Caller, note string, out *SuspendedCaller) (err 
 	return tx.Append(e)
 }
 
-// disarm makes Vault end what the grants of a suspended workload still open there. One grant
-// that fails must not keep the others from their turn; a Vault that is away must not keep the
-// answer: the sweep goes on with it.
+// disarm makes Vault end what the grants of a suspended workload still open there. A Vault that
+// is away must not keep the answer: the sweep goes on with it.
 func (s *Service) disarm(ctx context.Context, who vault.Caller) error {
 	if who.Role != vault.RoleContractor {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, disarmTime)
-	defer cancel()
 	var owed []vault.ID
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		owed, err = tx.OwedOf(who.ID, maxOwed)
 		return err
 	})
-	for _, id := range owed {
+	err = errors.Join(err, s.disarmEach(ctx, owed))
+	if err == nil && len(owed) == maxOwed {
+		err = errors.New("more grants have ended than are told of at once")
+	}
+	return err
+}
+
+// disarmEach makes Vault end what these grants still open there, as far as there is time. One
+// that fails must not keep the others from their turn.
+func (s *Service) disarmEach(ctx context.Context, grants []vault.ID) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, disarmTime)
+	defer cancel()
+	for i, id := range grants {
+		if i == maxOwed {
+			return errors.Join(err, errors.New("more grants have ended than are told of at once"))
+		}
 		failed := s.Disarm.Disarm(ctx, id)
 		if err = errors.Join(err, failed); failed != nil && (ctx.Err() != nil || vault.KindOf(failed) == vault.Unavailable) {
 			break
 		}
-	}
-	if err == nil && len(owed) == maxOwed {
-		err = errors.New("more grants have ended than are told of at once")
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package breach
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -278,7 +279,9 @@ func (r *Report) tell(log map[vault.ID]*told, index int64, body []byte) {
 	}
 	r.Stored++
 	if log[id] == nil {
-		log[id] = &told{facts: *e.Stored}
+		facts := *e.Stored
+		facts.Class = cmp.Or(facts.Class, vault.DefaultClass) // stored before there were classes
+		log[id] = &told{facts: facts}
 	}
 	log[id].times++
 }

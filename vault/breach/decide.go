@@ -13,6 +13,7 @@ import (
 // Action is what a decision is to do: exactly one of its fields is set.
 type Action struct {
 	Purpose    *vault.Purpose
+	Withdraw   string // name of a purpose
 	Contractor *vault.Contractor
 	Reinstate  string // SPIFFE ID of a suspended caller
 	Restore    *vault.Selection
@@ -31,11 +32,17 @@ func (s *Service) Propose(ctx context.Context, c vault.Caller, a Action) (out va
 			return err
 		}
 		out, err = tx.OpenDecision(draft.Kind, draft.Body)
+		if err == nil {
+			out.Need, err = s.need(tx, out)
+		}
 		if vault.KindOf(err) != vault.NotFound {
 			return err
 		}
 		out = draft
-		out.ID, out.Expires, out.Need = vault.NewID(), tx.Now().Add(vault.DecisionTTL), vault.LooseningSigners
+		out.ID, out.Expires = vault.NewID(), tx.Now().Add(vault.DecisionTTL)
+		if out.Need, err = s.need(tx, out); err != nil {
+			return err
+		}
 		if err := tx.AddDecision(out); err != nil {
 			return err
 		}
@@ -50,7 +57,11 @@ func (s *Service) Propose(ctx context.Context, c vault.Caller, a Action) (out va
 func (s *Service) draft(tx Tx, a Action) (d vault.Proposal, err error) {
 	switch {
 	case a.Purpose != nil:
-		return s.draftPurpose(tx, a.Purpose.Normal())
+		p := a.Purpose.Normal()
+		p.Withdrawn = false // that is an action of its own
+		return s.draftPurpose(tx, p)
+	case a.Withdraw != "":
+		return s.draftWithdrawal(tx, a.Withdraw)
 	case a.Contractor != nil:
 		return s.draftContractor(tx, *a.Contractor)
 	case a.Reinstate != "":
@@ -61,26 +72,8 @@ func (s *Service) draft(tx Tx, a Action) (d vault.Proposal, err error) {
 		return s.draftKeys(tx, vault.DestroyKeys, *a.Destroy,
 			vault.KeyActive, vault.KeyRevoking, vault.KeyRevoked, vault.KeyRestoring)
 	default:
-		return d, vault.InvalidField("action", "must be one of apply_purpose, apply_contractor, restore_keys, destroy_keys and reinstate_caller")
+		return d, vault.InvalidField("action", "must be one of apply_purpose, withdraw_purpose, apply_contractor, restore_keys, destroy_keys and reinstate_caller")
 	}
-}
-
-func (s *Service) draftPurpose(tx Tx, p vault.Purpose) (d vault.Proposal, err error) {
-	if err := p.Check(); err != nil {
-		return d, err
-	}
-	known, signed, sigs, err := tx.Purpose(p.Name)
-	if err != nil && vault.KindOf(err) != vault.NotFound {
-		return d, err
-	}
-	p.Version = known.Version
-	if err == nil && p.Text() == known.Text() && s.Authority().Sanctioned(known, signed, sigs) == nil {
-		return d, vault.E(vault.Exists, vault.ReasonUnchanged, "purpose %s is in force as it stands here, version %d", p.Name, p.Version)
-	}
-	p.Version++
-	d.Kind, d.Body = vault.ApplyPurpose, p.Text()
-	d.Payload, err = json.Marshal(p)
-	return d, err
 }
 
 // draftContractor admits a contractor; a suspended one comes back in a new epoch.
@@ -89,6 +82,7 @@ func (s *Service) draftContractor(tx Tx, c vault.Contractor) (d vault.Proposal, 
 		return d, err
 	}
 	known, err := tx.Contractor(c.Name)
+	c = c.Normal()
 	c.Suspended, c.Epoch = false, 1
 	switch {
 	case vault.KindOf(err) == vault.NotFound:
@@ -105,7 +99,12 @@ func (s *Service) draftContractor(tx Tx, c vault.Contractor) (d vault.Proposal, 
 		c.Epoch = known.Epoch + 1
 	default:
 		c.Epoch = known.Epoch
-		if c.Title == known.Title {
+		decision, signed, err := tx.ContractorDecision(c.Name)
+		if err != nil && vault.KindOf(err) != vault.NotFound {
+			return d, err
+		}
+		// What nobody signed so, or in words of an earlier version of this program, is to be signed.
+		if c.Text() == known.Text() && s.Authority().Admitted(known, decision, signed) == nil {
 			return d, vault.E(vault.Exists, vault.ReasonUnchanged, "contractor %s is admitted as it stands here", c.Name)
 		}
 	}
@@ -156,12 +155,19 @@ func keysBody(sel vault.Selection, ids []vault.ID) string {
 	return sel.Text() + keysLines(ids)
 }
 
+// Outcome is what came of a decision that was carried out.
+type Outcome struct {
+	Keys  *KeyWork     // of one that changed keys
+	Ended *EndedGrants // of one that withdrew a purpose
+}
+
 // Sign adds an admin's signature to a decision. With the last one needed the decision is
-// carried out; work tells what came of it where it changed keys.
-func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vault.Signature) (d vault.Proposal, work *KeyWork, err error) {
+// carried out. How many are needed follows from what it changes at that moment, not from what
+// its row says.
+func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vault.Signature) (d vault.Proposal, out Outcome, err error) {
 	var ids []vault.ID
 	index, err := s.Ledger.Update(ctx, func(tx Tx) (err error) {
-		ids = nil
+		ids, d = nil, vault.Proposal{}
 		if err := tx.Standing(c); err != nil {
 			return err
 		}
@@ -190,7 +196,10 @@ func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vau
 		if err := tx.Append(e); err != nil {
 			return err
 		}
-		if d.Signatures = all; len(all) < max(d.Need, vault.LooseningSigners) {
+		if d.Need, err = s.need(tx, d); err != nil {
+			return err
+		}
+		if d.Signatures = all; len(all) < d.Need {
 			return nil
 		}
 		d.Effective = true
@@ -200,15 +209,50 @@ func (s *Service) Sign(ctx context.Context, c vault.Caller, id vault.ID, sig vau
 		return tx.SetEffective(id)
 	})
 	if err != nil {
-		return d, nil, errors.Join(err, s.refused(context.WithoutCancel(ctx), c, d, err))
+		return d, out, errors.Join(err, s.refused(context.WithoutCancel(ctx), c, d, err))
 	}
 	if !d.Effective {
-		return d, nil, nil
+		return d, out, nil
 	}
-	if d.Kind == vault.RestoreKeys || d.Kind == vault.DestroyKeys {
-		work, err = s.carryOut(context.WithoutCancel(ctx), d, index, ids)
+	// It is durable: from here on nothing may hinder it, not even the caller leaving.
+	ctx = context.WithoutCancel(ctx)
+	switch {
+	case d.Kind == vault.RestoreKeys || d.Kind == vault.DestroyKeys:
+		out.Keys, err = s.carryOut(ctx, d, index, ids)
+	case withdraws(d):
+		out.Ended, err = s.endAtOnce(ctx, index, ids)
 	}
-	return d, work, err
+	return d, out, err
+}
+
+// need is how many admins must sign a decision, as things stand: one for what tightens the
+// purpose in force, which must be proved itself, and two for all else.
+func (s *Service) need(tx Tx, d vault.Proposal) (int, error) {
+	if d.Kind != vault.ApplyPurpose {
+		return vault.LooseningSigners, nil
+	}
+	var p vault.Purpose
+	if err := json.Unmarshal(d.Payload, &p); err != nil || p.Text() != d.Body {
+		return vault.LooseningSigners, nil // with them it is refused
+	}
+	known, err := tx.Purpose(p.Name)
+	switch k := vault.KindOf(err); {
+	case err != nil && (k == vault.NotFound || k == vault.DataLoss):
+		return vault.LooseningSigners, nil
+	case err != nil:
+		return 0, err
+	}
+	if p.Version != known.Purpose.Version+1 || p.Replaces != known.Purpose.Digest() || !p.Tightens(known.Purpose) {
+		return vault.LooseningSigners, nil
+	}
+	switch err := s.sanctioned(tx, known); {
+	case err == nil:
+		return 1, nil
+	case vault.KindOf(err) == vault.Denied:
+		return vault.LooseningSigners, nil
+	default:
+		return 0, err
+	}
 }
 
 // refused records that a signature was refused, once nothing of it is left. Failures that are no
@@ -234,16 +278,7 @@ func (s *Service) refused(ctx context.Context, c vault.Caller, d vault.Proposal,
 func (s *Service) effect(tx Tx, c vault.Caller, d vault.Proposal) ([]vault.ID, error) {
 	switch d.Kind {
 	case vault.ApplyPurpose:
-		var p vault.Purpose
-		if err := json.Unmarshal(d.Payload, &p); err != nil || p.Text() != d.Body {
-			return nil, tampered(d, err)
-		}
-		if now, err := s.draftPurpose(tx, p); err != nil || now.Body != d.Body {
-			return nil, errors.Join(overtaken(d), err)
-		}
-		e := vault.NewEvent(vault.EventPurposeApplied, c, tx.Now())
-		e.Decision = d.Facts()
-		return nil, errors.Join(tx.AddPurpose(p, d.ID), tx.Append(e))
+		return s.applyPurpose(tx, c, d)
 	case vault.ApplyContractor:
 		var org vault.Contractor
 		if err := json.Unmarshal(d.Payload, &org); err != nil || org.Text() != d.Body {

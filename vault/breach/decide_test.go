@@ -56,11 +56,11 @@ func TestSigners(t *testing.T) {
 func TestOvertaken(t *testing.T) {
 	s := open(t, 1)
 	p := house.Tuning()
-	p.MaxRecords = 7
+	p.MaxRecords = 700_000
 	first := s.Propose(breach.Action{Purpose: &p})
 	_, _, err := s.sign(s.Alice(), first)
 	s.NoError(err)
-	p.MaxRecords = 8
+	p.MaxRecords = 800_000
 	s.Decide(breach.Action{Purpose: &p})
 	_, _, err = s.sign(s.Bob(), first)
 	s.Refused(err, vault.Conflict, vault.ReasonDecisionOvertaken)
@@ -91,7 +91,7 @@ func TestRestoreOvertaken(t *testing.T) {
 // TestTampered: whoever writes to the database has nothing carried out that was not signed.
 func TestTampered(t *testing.T) {
 	purpose := house.Tuning()
-	purpose.MaxRecords = 7
+	purpose.MaxRecords = 700_000
 	org := vault.Contractor{Name: "gamma", Title: "Gamma"}
 	one := func(s *scene) *vault.Selection { return new(house.One(s.records[0])) }
 	for name, c := range map[string]struct {
@@ -100,7 +100,7 @@ func TestTampered(t *testing.T) {
 		reason vault.Reason
 	}{
 		"payload of a purpose": {func(*scene) breach.Action { return breach.Action{Purpose: &purpose} },
-			`UPDATE decisions SET payload = CAST(replace(CAST(payload AS TEXT), '"MaxRecords":7', '"MaxRecords":70000') AS BLOB)`, vault.ReasonDecisionTampered},
+			`UPDATE decisions SET payload = CAST(replace(CAST(payload AS TEXT), '"MaxRecords":700000', '"MaxRecords":900000') AS BLOB)`, vault.ReasonDecisionTampered},
 		"payload of a contractor": {func(*scene) breach.Action { return breach.Action{Contractor: &org} },
 			`UPDATE decisions SET payload = CAST(replace(CAST(payload AS TEXT), 'gamma', 'delta') AS BLOB)`, vault.ReasonDecisionTampered},
 		"payload of a destruction": {func(s *scene) breach.Action { return breach.Action{Destroy: one(s)} },
@@ -108,10 +108,10 @@ func TestTampered(t *testing.T) {
 		"payload without sense": {func(s *scene) breach.Action { return breach.Action{Destroy: one(s)} },
 			`UPDATE decisions SET payload = CAST('[' AS BLOB)`, vault.ReasonDecisionTampered},
 		"body": {func(*scene) breach.Action { return breach.Action{Purpose: &purpose} },
-			`UPDATE decisions SET body = replace(body, 'max_records: 7', 'max_records: 70000')`, vault.ReasonSignatureInvalid},
+			`UPDATE decisions SET body = replace(body, 'max_records: 700000', 'max_records: 900000')`, vault.ReasonSignatureInvalid},
 		"body and payload": {func(*scene) breach.Action { return breach.Action{Purpose: &purpose} },
-			`UPDATE decisions SET body = replace(body, 'max_records: 7', 'max_records: 8'),
-				payload = CAST(replace(CAST(payload AS TEXT), '"MaxRecords":7', '"MaxRecords":8') AS BLOB)`, vault.ReasonSignatureInvalid},
+			`UPDATE decisions SET body = replace(body, 'max_records: 700000', 'max_records: 800000'),
+				payload = CAST(replace(CAST(payload AS TEXT), '"MaxRecords":700000', '"MaxRecords":800000') AS BLOB)`, vault.ReasonSignatureInvalid},
 		"kind":            {func(s *scene) breach.Action { return breach.Action{Destroy: one(s)} }, `UPDATE decisions SET kind = 'key.restore'`, vault.ReasonSignatureInvalid},
 		"end":             {func(s *scene) breach.Action { return breach.Action{Destroy: one(s)} }, `UPDATE decisions SET expires = expires + 1`, vault.ReasonSignatureInvalid},
 		"first signature": {func(s *scene) breach.Action { return breach.Action{Destroy: one(s)} }, `UPDATE signatures SET signature = zeroblob(70)`, vault.ReasonSignatureInvalid},

@@ -80,7 +80,8 @@ func (s *scene) refused(r vault.Record, reason vault.Reason) {
 
 // sign has the person sign a decision.
 func (s *scene) sign(p house.Person, d vault.Proposal) (vault.Proposal, *breach.KeyWork, error) {
-	return s.Breach.Sign(ctx(), p.Caller, d.ID, p.Sign(d.Decision))
+	d, out, err := s.Breach.Sign(ctx(), p.Caller, d.ID, p.Sign(d.Decision))
+	return d, out.Keys, err
 }
 
 func (s *scene) revoke(sel vault.Selection) *breach.KeyWork {

@@ -2,6 +2,7 @@ package breach
 
 import (
 	"context"
+	"slices"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -12,6 +13,10 @@ func (r *Reconciler) standBack(ctx context.Context, log *verdict, out *Shut) err
 	var orgs []string
 	var who []string
 	var grants []vault.ID
+	purposes, err := r.otherPurposes(ctx, log, out)
+	if err != nil {
+		return err
+	}
 	// At first without the writer, which all others wait for.
 	for name, o := range log.orgs {
 		if o.suspended {
@@ -36,7 +41,7 @@ func (r *Reconciler) standBack(ctx context.Context, log *verdict, out *Shut) err
 			return err
 		}
 	}
-	if len(orgs)+len(who)+len(grants) == 0 {
+	if len(orgs)+len(who)+len(grants)+len(purposes) == 0 {
 		return nil
 	}
 	return r.settled(ctx, log, out, func(k vault.EventType) bool { return standEvents[k] }, func(tx StockTx) error {
@@ -59,6 +64,11 @@ func (r *Reconciler) standBack(ctx context.Context, log *verdict, out *Shut) err
 		}
 		for _, id := range grants {
 			if err := endAgain(tx, id, log.grants[id].end); err != nil {
+				return err
+			}
+		}
+		for _, name := range purposes {
+			if err := r.withdrawAgain(tx, name, log.purposes[name]); err != nil {
 				return err
 			}
 		}
@@ -122,13 +132,83 @@ func endAgain(tx StockTx, id vault.ID, end vault.GrantState) error {
 	if ok, err := readable(err); !ok || g.Ended(tx.Now()) {
 		return err
 	}
-	as := map[vault.GrantState]vault.EventType{
-		vault.GrantDenied: vault.EventGrantDenied, vault.GrantRetired: vault.EventGrantRetired, vault.GrantRevoked: vault.EventGrantRevoked,
-	}[end]
 	if err := tx.SetGrantState(id, end); err != nil {
 		return err
 	}
-	e := vault.NewEvent(as, vault.Caller{}, tx.Now())
+	e := vault.NewEvent(endedAs(end), vault.Caller{}, tx.Now())
 	e.Grant, e.Contractor = g.Grant.String(), g.Contractor
+	return tx.Append(e)
+}
+
+func endedAs(end vault.GrantState) vault.EventType {
+	for as, state := range endings {
+		if state == end {
+			return as
+		}
+	}
+	return vault.EventGrantRevoked
+}
+
+// otherPurposes gives the purposes whose newest row is not the version that the log tells of.
+func (r *Reconciler) otherPurposes(ctx context.Context, log *verdict, out *Shut) (names []string, err error) {
+	for name, told := range log.purposes {
+		err := r.Ledger.View(ctx, func(tx StockTx) error {
+			_, other, err := r.another(tx, name, told)
+			if ok, err := readable(err); !ok {
+				out.skip("purpose %s has no row that can be read", name)
+				return err
+			}
+			if other {
+				names = append(names, name)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// another says whether something might be granted for the newest row of a purpose that is not for
+// the version that the log tells of. Of one that nobody signed nothing is granted as it is; so are
+// the rows of an earlier version of this program.
+func (r *Reconciler) another(tx StockTx, name string, told purposeTold) (vault.Sanction, bool, error) {
+	known, err := tx.Purpose(name)
+	if err != nil || known.Purpose.Withdrawn || vault.DigestOf([]byte(known.Purpose.Text())) == told.body {
+		return known, false, err
+	}
+	if told.withdrawn {
+		return known, true, nil
+	}
+	err = r.Service.Authority().Sanctioned(known, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(name, v) })
+	if vault.KindOf(err) == vault.Denied {
+		return known, false, nil
+	}
+	return known, true, err
+}
+
+// withdrawAgain puts a withdrawn version above rows of a purpose that are not what the log says: the
+// row of a withdrawal, or of a version that allowed less, was deleted, or another was written. Where
+// that gives back what admins signed, their decision proves it; where not, nothing proves it, and
+// nothing is granted for the purpose until two admins apply it anew.
+func (r *Reconciler) withdrawAgain(tx StockTx, name string, told purposeTold) error {
+	known, other, err := r.another(tx, name, told)
+	if ok, err := readable(err); !ok || !other {
+		return err
+	}
+	p := known.Purpose.Normal()
+	p.Replaces, p.Version, p.Withdrawn = p.Digest(), p.Version+1, true
+	if err := tx.AddPurpose(p, told.decision); err != nil {
+		return err
+	}
+	ended, err := tx.EndGrantsFor(name)
+	if err != nil {
+		return err
+	}
+	e := vault.NewEvent(vault.EventPurposeWithdrawn, vault.Caller{}, tx.Now())
+	e.Count = int64(len(ended))
+	e.Decision = vault.Decision{ID: told.decision, Kind: vault.ApplyPurpose, Body: p.Text()}.Facts()
 	return tx.Append(e)
 }

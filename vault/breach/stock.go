@@ -66,6 +66,12 @@ type StockTx interface {
 	Contractor(name string) (vault.Contractor, error)
 	// SuspendContractor ends the contractor's epoch and all its grants, and says how many.
 	SuspendContractor(name string) (grants int64, err error)
+	// Purpose gives the newest version of a purpose, PurposeVersion one of them.
+	Purpose(name string) (vault.Sanction, error)
+	PurposeVersion(name string, version int) (vault.Sanction, error)
+	AddPurpose(p vault.Purpose, decision vault.ID) error
+	// EndGrantsFor ends all grants of a purpose and gives them.
+	EndGrantsFor(purpose string) ([]vault.ID, error)
 	// Suspension gives a caller's suspension; NotFound if it is not suspended.
 	Suspension(id string) (vault.Suspension, error)
 	SuspendCaller(s vault.Suspension) error

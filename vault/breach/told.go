@@ -15,6 +15,15 @@ type verdict struct {
 	orgs    map[string]*orgTold
 	callers map[string]vault.Suspension
 	grants  map[vault.ID]*grantTold
+	// purposes are the newest version of each, as admins signed it.
+	purposes map[string]purposeTold
+}
+
+// purposeTold is the newest version of a purpose.
+type purposeTold struct {
+	body      vault.Digest // of its canonical text
+	decision  vault.ID     // that put it in force
+	withdrawn bool
 }
 
 // keyTold is a key that is revoked or destroyed.
@@ -32,8 +41,8 @@ type orgTold struct {
 
 // grantTold is a grant. Its end is empty while it goes on, GrantActive if only its time ended it.
 type grantTold struct {
-	contractor, grantee string
-	end                 vault.GrantState
+	contractor, grantee, purpose string
+	end                          vault.GrantState
 }
 
 // keyEvents are those that change what the log says of keys.
@@ -47,7 +56,14 @@ var standEvents = map[vault.EventType]bool{
 	vault.EventContractorApplied: true, vault.EventContractorSuspended: true,
 	vault.EventCallerSuspended: true, vault.EventCallerReinstated: true,
 	vault.EventGrantRequested: true, vault.EventGrantDenied: true, vault.EventGrantRetired: true,
-	vault.EventGrantRevoked: true, vault.EventGrantExpired: true,
+	vault.EventGrantRevoked: true, vault.EventGrantExpired: true, vault.EventGrantLapsed: true, vault.EventGrantSuspended: true,
+	vault.EventPurposeApplied: true, vault.EventPurposeWithdrawn: true,
+}
+
+// endings say which state of a grant an event tells of.
+var endings = map[vault.EventType]vault.GrantState{
+	vault.EventGrantDenied: vault.GrantDenied, vault.EventGrantRetired: vault.GrantRetired, vault.EventGrantRevoked: vault.GrantRevoked,
+	vault.EventGrantLapsed: vault.GrantLapsed, vault.EventGrantSuspended: vault.GrantSuspended,
 }
 
 // eventBegins is how every event begins: so its type shows without decoding it. The column of
@@ -108,6 +124,7 @@ func (r *Reconciler) eachEvent(ctx context.Context, from int64, out *Shut, want 
 func (r *Reconciler) tell(ctx context.Context, out *Shut) (*verdict, error) {
 	t := &verdict{
 		keys: map[vault.ID]keyTold{}, orgs: map[string]*orgTold{}, callers: map[string]vault.Suspension{}, grants: map[vault.ID]*grantTold{},
+		purposes: map[string]purposeTold{},
 	}
 	next, err := r.eachEvent(ctx, 0, out, func(k vault.EventType) bool { return keyEvents[k] || standEvents[k] }, t.take)
 	t.next = next
@@ -155,7 +172,10 @@ func (t *verdict) take(e vault.Event) {
 		t.end(func(g *grantTold) bool { return g.grantee == e.Caller })
 	case vault.EventCallerReinstated:
 		delete(t.callers, e.Caller)
-	case vault.EventGrantRequested, vault.EventGrantDenied, vault.EventGrantRetired, vault.EventGrantRevoked, vault.EventGrantExpired:
+	case vault.EventPurposeApplied, vault.EventPurposeWithdrawn:
+		t.purpose(e)
+	case vault.EventGrantRequested, vault.EventGrantDenied, vault.EventGrantRetired, vault.EventGrantRevoked, vault.EventGrantExpired,
+		vault.EventGrantLapsed, vault.EventGrantSuspended:
 		if id, err := vault.ParseID("grant", e.Grant); err == nil {
 			t.grant(id, e)
 		}
@@ -177,15 +197,29 @@ func (t *verdict) grant(id vault.ID, e vault.Event) {
 	}
 	switch e.Type {
 	case vault.EventGrantRequested:
-		g.grantee = e.Actor
+		g.grantee, g.purpose = e.Actor, lineOf(e.Terms, "purpose")
 	case vault.EventGrantExpired:
 		if g.end == "" {
 			g.end = vault.GrantActive
 		}
 	default:
-		g.end = map[vault.EventType]vault.GrantState{
-			vault.EventGrantDenied: vault.GrantDenied, vault.EventGrantRetired: vault.GrantRetired, vault.EventGrantRevoked: vault.GrantRevoked,
-		}[e.Type]
+		g.end = endings[e.Type]
+	}
+}
+
+// purpose takes in a new version of a purpose.
+func (t *verdict) purpose(e vault.Event) {
+	if e.Decision == nil {
+		return
+	}
+	p := purposeTold{body: vault.DigestOf([]byte(e.Decision.Body)), withdrawn: e.Type == vault.EventPurposeWithdrawn}
+	if id, err := vault.ParseID("decision", e.Decision.ID); err == nil {
+		p.decision = id
+	}
+	name := lineOf(e.Decision.Body, "purpose")
+	t.purposes[name] = p
+	if p.withdrawn {
+		t.end(func(g *grantTold) bool { return g.purpose == name })
 	}
 }
 

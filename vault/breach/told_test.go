@@ -107,7 +107,7 @@ func TestLogSaysWhoIsSuspended(t *testing.T) {
 	w.SQL("UPDATE contractors SET suspended = 0")
 	w.SQL("DELETE FROM suspended_callers")
 	w.SQL("UPDATE grants SET state = 'active'")
-	fence := func() error { return w.hc.WriteFence(ctx(), g.Grant, []string{"north.plate.2"}) }
+	fence := func() error { return w.hc.WriteFence(ctx(), g.Grant, vault.Fence{Prefixes: []string{"north.plate.2"}}) }
 	w.NoError(w.hc.DeleteFence(ctx(), g.Grant)) // as it is in the copy
 	w.NoError(fence())
 	w.look(breach.LookAll)

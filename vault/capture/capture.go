@@ -3,6 +3,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ type Image struct {
 	Site, Lane string // empty, or the caller's own
 	CapturedAt time.Time
 	CrossingID vault.ID // may be zero
+	Class      string   // retention class; empty for vault.DefaultClass
 	Bytes      []byte
 }
 
@@ -92,7 +94,7 @@ func (s *Service) Store(ctx context.Context, c vault.Caller, in Image) (rec vaul
 		return rec, false, rejected(err)
 	}
 	rec = vault.Record{
-		ID: vault.NewID(), Site: c.Site, Lane: c.Lane, Modality: in.Modality,
+		ID: vault.NewID(), Site: c.Site, Lane: c.Lane, Modality: in.Modality, Class: cmp.Or(in.Class, vault.DefaultClass),
 		CapturedAt: vault.Micro(in.CapturedAt), CrossingID: in.CrossingID,
 		ContentType: clean.ContentType, Orientation: clean.Orientation, Size: int64(len(clean.Bytes)),
 		Device: c.ID, RequestID: in.RequestID, Key: vault.KeyActive,
@@ -188,7 +190,7 @@ func (s *Service) commit(ctx context.Context, c vault.Caller, rec vault.Record) 
 
 // same gives the known record if the new one is a repetition of it.
 func same(known, now vault.Record) (vault.Record, bool, error) {
-	if known.Modality != now.Modality || !known.CapturedAt.Equal(now.CapturedAt) ||
+	if known.Modality != now.Modality || known.Class != now.Class || !known.CapturedAt.Equal(now.CapturedAt) ||
 		known.CrossingID != now.CrossingID || known.Size != now.Size || known.ContentType != now.ContentType {
 		return known, false, vault.E(vault.Exists, vault.ReasonRequestIDReused,
 			"request_id %s was used for another image of this device; give every image its own", now.RequestID)
@@ -203,7 +205,7 @@ func (s *Service) check(c vault.Caller, in Image) error {
 	if err := vault.CheckModality("modality", in.Modality); err != nil {
 		return err
 	}
-	for _, f := range []struct{ field, name string }{{"site", in.Site}, {"lane", in.Lane}} {
+	for _, f := range []struct{ field, name string }{{"site", in.Site}, {"lane", in.Lane}, {"retention_class", in.Class}} {
 		if f.name == "" {
 			continue
 		}

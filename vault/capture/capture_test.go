@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -284,6 +285,32 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestClass: a record has the class that was named for its image, or the default one, and a
+// repetition names the same.
+func TestClass(t *testing.T) {
+	h, device, _ := open(t)
+	for named, want := range map[string]string{"": "standard", "standard": "standard", "us-citizen": "us-citizen", strings.Repeat("x", vault.MaxName): strings.Repeat("x", vault.MaxName)} {
+		in := h.Shot(vault.Face, 0)
+		in.Class = named
+		first, _, err := h.Capture.Store(t.Context(), device, in)
+		h.NoError(err)
+		if in.Class = named; want == vault.DefaultClass {
+			in.Class = "" // the same, named or not
+		}
+		again, repeated, err := h.Capture.Store(t.Context(), device, in)
+		h.NoError(err)
+		if first.Class != want || !repeated || again != first || h.Last().Stored.Class != want {
+			t.Errorf("class %q became %q, then (repeated: %v) %q, and in the log %q", named, first.Class, repeated, again.Class, h.Last().Stored.Class)
+		}
+		in.Class = "another"
+		_, _, err = h.Capture.Store(t.Context(), device, in)
+		h.Refused(err, vault.Exists, vault.ReasonRequestIDReused)
+		if row := h.Ask("SELECT class FROM records WHERE id = ?", first.ID.String()); row != want {
+			t.Errorf("the row says %q", row)
+		}
+	}
+}
+
 func TestConcurrentRetries(t *testing.T) {
 	h, device, in := open(t)
 	var all sync.WaitGroup
@@ -327,6 +354,7 @@ func TestRequestIDReused(t *testing.T) {
 		"crossing":     func(i *capture.Image) { i.CrossingID = vault.NewID() },
 		"no crossing":  func(i *capture.Image) { i.CrossingID = vault.ID{} },
 		"image":        func(i *capture.Image) { i.Bytes = wider(t) },
+		"class":        func(i *capture.Image) { i.Class = "us-citizen" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := in
@@ -397,6 +425,15 @@ func TestRefusals(t *testing.T) {
 	refused("another lane", vault.Denied, vault.ReasonSiteMismatch, func(i *capture.Image) { i.Site, i.Lane = "north", "lane-2" })
 	refused("no request ID", vault.Invalid, vault.ReasonInvalidField, func(i *capture.Image) { i.RequestID = vault.ID{} })
 	refused("no modality", vault.Invalid, vault.ReasonInvalidField, func(i *capture.Image) { i.Modality = "iris" })
+	for _, class := range []string{"US-citizen", "us citizen", "us--citizen", "-", "us_citizen", "standard\n", strings.Repeat("x", vault.MaxName+1)} {
+		bad := in
+		bad.Class = class
+		_, _, err := h.Capture.Store(t.Context(), device, bad)
+		h.Refused(err, vault.Invalid, vault.ReasonInvalidField)
+		if e := new(vault.Error); !errors.As(err, &e) || len(e.Fields) != 1 || e.Fields[0].Name != "retention_class" {
+			t.Errorf("class %q: the error is %+v", class, err)
+		}
+	}
 	refused("no image", vault.Invalid, vault.ReasonImageRejected, func(i *capture.Image) { i.Bytes = []byte("GIF89a") })
 	refused("half an image", vault.Invalid, vault.ReasonImageRejected, func(i *capture.Image) { i.Bytes = i.Bytes[:len(i.Bytes)/2] })
 	if got := h.Trace(); len(got) != 0 || stored(h) != 0 {

@@ -11,7 +11,8 @@
 // while the service or the connection is away, an attempt takes too long, or the service
 // says when to come again (RetryInfo); [Config] says how long. Such are all calls that read,
 // StoreImage and RequestGrant (each under its request ID), ProposeDecision, RevokeGrant,
-// RetireGrant and SuspendContractor. Any other answer is final: what is invalid, denied, over
+// RetireGrant and SuspendContractor. At the rate of a purpose (RATE_EXCEEDED) they wait as long
+// as the service says, whatever the patience. Any other answer is final: what is invalid, denied, over
 // a quota, in the wrong state or lost does not get better. ApproveGrant, DenyGrant,
 // ActivateGrant, SignDecision and RevokeKeys are not repeated: after such a call is lost,
 // look what came of it, or, for ActivateGrant, activate again.
@@ -256,6 +257,8 @@ func fromStatus(err error) error {
 			for _, f := range d.FieldViolations {
 				e.Fields = append(e.Fields, vault.Field{Name: f.Field, Description: f.Description})
 			}
+		case *errdetails.RetryInfo:
+			e.After = d.GetRetryDelay().AsDuration()
 		}
 	}
 	if unproved(s) {

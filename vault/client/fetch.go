@@ -45,6 +45,11 @@ func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each 
 			if _, err := vault.ParseHandle("handle", r.GetHandle()); err != nil {
 				return wrong("a record without a handle: %v", err)
 			}
+			if r.Crossing != "" {
+				if _, err := vault.ParseHandle("crossing", r.Crossing); err != nil {
+					return wrong("record %s of a crossing without a handle: %v", r.Handle, err)
+				}
+			}
 			if seen[r.Handle] {
 				return wrong("record %s twice", r.Handle)
 			}
@@ -67,6 +72,10 @@ func (c *Client) Records(ctx context.Context, grant string, t vault.Token, each 
 type Expect struct {
 	Scope *vault.Scope              // of the grant
 	Views map[string]*pb.RecordView // by handle, as [Client.Records] gave them
+
+	// Waiting, if it is set, is called when a fetch begins to wait for the rate of the purpose,
+	// with how long the service says.
+	Waiting func(time.Duration)
 }
 
 // CheckView says whether a record may be of the grant: modality, site and day of capture lie
@@ -76,17 +85,26 @@ func (e Expect) CheckView(r *pb.RecordView) error {
 	if err != nil {
 		return wrong("record %s: %v", r.GetHandle(), err)
 	}
-	day, err := time.Parse(time.DateOnly, r.GetCaptureDate())
+	p, err := wire.ParsePrecision("time_precision", r.GetTimePrecision())
 	if err != nil {
-		return wrong("record %s without a day of capture", r.GetHandle())
+		return wrong("record %s: %v", r.GetHandle(), err)
 	}
 	s := e.Scope
 	if s == nil {
 		return nil
 	}
-	if !slices.Contains(s.Modalities, m) || !slices.Contains(s.Sites, r.GetSite()) ||
-		!day.Before(s.Until) || !day.AddDate(0, 0, 1).After(s.From) {
-		return wrong("record %s (%s, site %q, %s), which lies outside the grant's scope", r.GetHandle(), m, r.GetSite(), r.GetCaptureDate())
+	if !slices.Contains(s.Modalities, m) || !slices.Contains(s.Sites, r.GetSite()) {
+		return wrong("record %s (%s, site %q), which lies outside the grant's scope", r.GetHandle(), m, r.GetSite())
+	}
+	if p == vault.PrecisionNone {
+		return nil
+	}
+	at, err := wire.ParseTime("capture_time", r.GetCaptureTime())
+	if err != nil {
+		return wrong("record %s without a time of capture", r.GetHandle())
+	}
+	if at.Before(p.Floor(s.From)) || !at.Before(s.Until) {
+		return wrong("record %s, captured at %s, outside the grant's scope", r.GetHandle(), vault.FormatTime(at))
 	}
 	return nil
 }
@@ -141,7 +159,8 @@ func (c *Client) Fetch(ctx context.Context, grant string, t vault.Token, handles
 // When the connection is lost, the service is busy or away, or no image comes for
 // [Config].Timeout, it asks again for the images that have not come, until [Config].Patience
 // ends. An image that was on its way then leaves twice: it costs no quota, and both are
-// recorded.
+// recorded. When more records a minute are asked for than the purpose allows, it waits as long
+// as the service says, within the context's deadline, and goes on.
 func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token, handles []string, e Expect, each func(*pb.Image) error) error {
 	asked := make(map[string]bool, len(handles))
 	for _, h := range handles {
@@ -151,6 +170,7 @@ func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token,
 		asked[h] = true
 	}
 	w := newWaits(c.cfg.Patience)
+	w.told = e.Waiting
 	for len(handles) > 0 {
 		ask := handles[:min(fetchBatch, len(handles))]
 		var checkpoint []byte

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	pb "github.com/portcullis/portcullis/proto/portcullis/v1"
 	"github.com/portcullis/portcullis/vault"
 )
@@ -170,8 +172,11 @@ func TestFetchTrustsNothing(t *testing.T) {
 func TestRecordsTrustsNothing(t *testing.T) {
 	day := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
 	e := Expect{Scope: &vault.Scope{Sites: []string{"north"}, Modalities: []vault.Modality{vault.Plate}, From: day, Until: day.AddDate(0, 0, 1)}}
+	on := func(d int) *timestamppb.Timestamp {
+		return timestamppb.New(time.Date(2026, 11, d, 0, 0, 0, 0, time.UTC))
+	}
 	view := func(h string) *pb.RecordView {
-		return &pb.RecordView{Handle: h, Modality: pb.Modality_MODALITY_PLATE, Site: "north", CaptureDate: "2026-11-23"}
+		return &pb.RecordView{Handle: h, Modality: pb.Modality_MODALITY_PLATE, Site: "north", TimePrecision: pb.TimePrecision_TIME_PRECISION_DAY, CaptureTime: on(23)}
 	}
 	f, c := serve(t, Config{})
 	var pages []*pb.ListRecordsResponse
@@ -193,7 +198,7 @@ func TestRecordsTrustsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := view(h[0])
-	late.CaptureDate = "2026-11-24" // until six in the morning
+	late.CaptureTime = on(24) // until six in the morning
 	if err := list(one(late, "")); err != nil {
 		t.Error(err)
 	}
@@ -201,9 +206,10 @@ func TestRecordsTrustsNothing(t *testing.T) {
 		"handle":   func(v *pb.RecordView) { v.Handle = "x" },
 		"site":     func(v *pb.RecordView) { v.Site = "south" },
 		"modality": func(v *pb.RecordView) { v.Modality = pb.Modality_MODALITY_FACE },
-		"no date":  func(v *pb.RecordView) { v.CaptureDate = "" },
-		"before":   func(v *pb.RecordView) { v.CaptureDate = "2026-11-22" },
-		"after":    func(v *pb.RecordView) { v.CaptureDate = "2026-11-25" },
+		"crossing": func(v *pb.RecordView) { v.Crossing = "x" },
+		"no date":  func(v *pb.RecordView) { v.CaptureTime = nil },
+		"before":   func(v *pb.RecordView) { v.CaptureTime = on(22) },
+		"after":    func(v *pb.RecordView) { v.CaptureTime = on(25) },
 	} {
 		v := view(h[0])
 		change(v)

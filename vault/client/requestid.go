@@ -12,7 +12,7 @@ import (
 )
 
 // RequestIDs gives a function that names images by what they are: the same modality, bytes,
-// crossing and capture time (zero is a value, too) give the same ID, so that storing them
+// crossing, retention class and capture time (zero is a value, too) give the same ID, so that storing them
 // again after a crash stores nothing twice, without a list of what was stored. The image's
 // own RequestID is not looked at. The function may be called at once from many goroutines.
 //
@@ -43,6 +43,9 @@ func requestID(key []byte, in Image) (id vault.ID) {
 	}
 	mac := hmac.New(sha256.New, key)
 	fmt.Fprintf(mac, "%s\n%s\n%s\n%x\n", in.Modality, in.CrossingID, captured, sha256.Sum256(in.Bytes))
+	if in.Class != "" && in.Class != vault.DefaultClass { // without it the IDs are those from before there were classes
+		fmt.Fprintf(mac, "%s\n", in.Class)
+	}
 	copy(id[:], mac.Sum(nil))
 	id[6] = id[6]&0x0f | 0x80 // version 8: made in a way of one's own (RFC 9562)
 	id[8] = id[8]&0x3f | 0x80 // the RFC's variant

@@ -19,6 +19,8 @@ func TestRequestIDTellsImagesApart(t *testing.T) {
 		"time":     func(i *Image) { i.CapturedAt = at.Add(time.Microsecond) },
 		"no time":  func(i *Image) { i.CapturedAt = time.Time{} },
 		"crossing": func(i *Image) { i.CrossingID = vault.ID{1} },
+		"class":    func(i *Image) { i.Class = "us-citizen" },
+		"class 2":  func(i *Image) { i.Class = "us-citizen-2" },
 	} {
 		in := base
 		change(&in)
@@ -38,6 +40,13 @@ func TestRequestIDTellsImagesApart(t *testing.T) {
 	in.RequestID = vault.NewID()
 	if requestID(key, in) != requestID(key, base) {
 		t.Error("the ID depends on the image's own request ID")
+	}
+	// IDs from before there were classes name the same images still.
+	if in = base; requestID(key, in).String() != "e5d1bb26-2e32-83cb-9ad4-c405710eb67d" {
+		t.Errorf("the ID of an image without a class is %s", requestID(key, in))
+	}
+	if in.Class = vault.DefaultClass; requestID(key, in) != requestID(key, base) {
+		t.Error("the default class, when it is named, makes another ID")
 	}
 	if requestID([]byte("another key"), base) == requestID(key, base) {
 		t.Error("the ID does not depend on the key: it is a plain hash of the picture")

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -26,6 +27,11 @@ const (
 
 	firstWait = 200 * time.Millisecond
 	mostWait  = 15 * time.Second
+
+	// rateWait is the longest that a rate makes a call wait: rates are of one minute.
+	rateWait = 2 * time.Minute
+	// rateTries is how many times in a row it does so: others may use up the same grant's rate.
+	rateTries = 10
 )
 
 // repeatable are the calls of which a second one does no more than the first: they read, or
@@ -51,6 +57,8 @@ var repeatable = map[string]bool{
 	pb.AdminService_ListContractors_FullMethodName:     true,
 	pb.AdminService_SuspendContractor_FullMethodName:   true,
 	pb.AdminService_ListRecordKeys_FullMethodName:      true,
+	pb.AdminService_CreateRecordList_FullMethodName:    true, // request_id
+	pb.AdminService_GetRecordList_FullMethodName:       true,
 	pb.AuditService_ListEvents_FullMethodName:          true,
 	pb.AuditService_GetCheckpoint_FullMethodName:       true,
 	pb.AuditService_GetConsistencyProof_FullMethodName: true,
@@ -102,6 +110,8 @@ type waits struct {
 	grow     backoff.ExponentialBackOff
 	began    time.Time // of the first attempt, or of the last success
 	since    time.Time // of the first failure without success since
+	rates    int       // waits for a rate without success since
+	told     func(time.Duration)
 }
 
 func newWaits(patience time.Duration) *waits {
@@ -116,6 +126,9 @@ func (w *waits) again(ctx context.Context, err error) bool {
 	if !ok || ctx.Err() != nil {
 		return false
 	}
+	if told > 0 && vault.ReasonOf(fromStatus(err)) == vault.ReasonRateExceeded {
+		return w.rate(ctx, told)
+	}
 	if w.since.IsZero() {
 		w.since = time.Now()
 		if vault.ReasonOf(fromStatus(err)) == vault.ReasonVaultUnavailable {
@@ -126,7 +139,28 @@ func (w *waits) again(ctx context.Context, err error) bool {
 	if time.Since(w.since)+pause > w.patience {
 		return false
 	}
-	t := time.NewTimer(pause)
+	return pauseFor(ctx, pause)
+}
+
+// rate waits until the rate of a purpose allows more, as long as the service says: that is how a
+// grant is meant to be used, so it has nothing to do with patience. Who does not wait ends the
+// grant ([vault.MaxExcess]).
+func (w *waits) rate(ctx context.Context, told time.Duration) bool {
+	if w.rates++; told > rateWait || w.rates > rateTries {
+		return false
+	}
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < told {
+		return false // it would be in vain
+	}
+	if w.told != nil {
+		w.told(told)
+	}
+	// A little longer: others wait for the same moment.
+	return pauseFor(ctx, told+time.Duration(float64(firstWait)*rand.Float64()))
+}
+
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -138,7 +172,7 @@ func (w *waits) again(ctx context.Context, err error) bool {
 
 // progress begins anew after a success.
 func (w *waits) progress() {
-	w.began, w.since = time.Now(), time.Time{}
+	w.began, w.since, w.rates = time.Now(), time.Time{}, 0
 	w.grow.Reset()
 }
 

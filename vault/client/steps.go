@@ -53,15 +53,38 @@ func (c *Client) sign(d vault.Decision) (vault.Signature, error) {
 	return vault.Sign(d, key, pair.Certificate, time.Now())
 }
 
-// ApplyPurpose signs that a purpose is sanctioned as given. It takes effect when a second
-// admin does the same; the answer says how far it is.
+// ApplyPurpose signs that a purpose is sanctioned as given. It takes effect when a second admin
+// does the same, or at once if it only tightens the version in force; the answer says how far it
+// is. Where p says what it replaces, the service must agree: what was compared with that version
+// is not put in the place of another.
 func (c *Client) ApplyPurpose(ctx context.Context, p vault.Purpose) (*pb.SignDecisionResponse, error) {
+	p = p.Normal()
+	p.Withdrawn = false
 	return c.decide(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_ApplyPurpose{ApplyPurpose: wire.Purpose(p)}},
-		vault.ApplyPurpose, func(body string) bool {
-			version := field(body, "version")
-			_, err := fmt.Sscanf(version, "%d", &p.Version)
-			return err == nil && body == p.Text()
-		})
+		vault.ApplyPurpose, func(body string) bool { return isVersion(body, p) })
+}
+
+// WithdrawPurpose signs that a purpose, as the version given has it, be withdrawn: nothing is
+// granted for it any more, and its grants end before the answer. One admin is enough.
+func (c *Client) WithdrawPurpose(ctx context.Context, p vault.Purpose) (*pb.SignDecisionResponse, error) {
+	p = p.Normal()
+	p.Replaces, p.Withdrawn = p.Digest(), true
+	return c.decide(ctx, &pb.ProposeDecisionRequest{Action: &pb.ProposeDecisionRequest_WithdrawPurpose{WithdrawPurpose: wire.Purposes + "/" + p.Name}},
+		vault.ApplyPurpose, func(body string) bool { return isVersion(body, p) })
+}
+
+// isVersion says whether a body is p in some version, and of the one that p replaces if it says so.
+func isVersion(body string, p vault.Purpose) bool {
+	if _, err := fmt.Sscanf(field(body, "version"), "%d", &p.Version); err != nil {
+		return false
+	}
+	if before := field(body, "replaces"); p.Replaces == (vault.Digest{}) && before != "none" {
+		var err error
+		if p.Replaces, err = wire.ParseDigest("replaces", before); err != nil {
+			return false
+		}
+	}
+	return body == p.Text()
 }
 
 // ApplyContractor signs that a contractor is admitted. It takes effect when a second admin

@@ -21,6 +21,7 @@ type Image struct {
 	Modality   vault.Modality
 	CapturedAt time.Time
 	CrossingID vault.ID // zero if none is known
+	Class      string   // retention class; empty for [vault.DefaultClass]
 	Bytes      []byte
 }
 
@@ -34,7 +35,7 @@ func (c *Client) Store(ctx context.Context, in Image) (*pb.StoreImageResponse, e
 func (c *Client) store(ctx context.Context, in Image, d time.Duration) (*pb.StoreImageResponse, error) {
 	req := &pb.StoreImageRequest{
 		RequestId: in.RequestID.String(), Modality: wire.Modality(in.Modality),
-		CaptureTime: timestamppb.New(in.CapturedAt), Image: in.Bytes,
+		CaptureTime: timestamppb.New(in.CapturedAt), RetentionClass: in.Class, Image: in.Bytes,
 	}
 	if in.CrossingID != (vault.ID{}) {
 		req.CrossingId = in.CrossingID.String()

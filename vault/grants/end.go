@@ -103,19 +103,38 @@ func (s *Service) disarm(ctx context.Context, id vault.ID) error {
 // endTokens ends the tokens of a grant that are owed to Vault, and the newest of one that has
 // ended. What fails stays owed, and keeps none of the others, unless it shows that Vault is away.
 func (s *Service) endTokens(ctx context.Context, id vault.ID) error {
+	unlock, err := s.ending.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.endOwed(ctx, id)
+}
+
+func (s *Service) endOwed(ctx context.Context, id vault.ID) error {
 	var accessors []string
+	var g vault.Grant
+	var ended bool
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if accessors, err = tx.OwedTokens(id); err != nil {
 			return err
 		}
-		g, err := tx.Grant(id)
-		if err == nil && g.Accessor != "" && g.Ended(tx.Now()) {
+		if g, err = tx.Grant(id); err != nil {
+			return err
+		}
+		if ended = g.Ended(tx.Now()); ended && g.Accessor != "" {
 			accessors = append(accessors, g.Accessor)
 		}
-		return err
+		return nil
 	})
 	for _, accessor := range accessors {
-		failed := s.Tokens.RevokeToken(ctx, accessor)
+		var failed error
+		if !ended && err == nil {
+			failed = s.used(ctx, g, accessor)
+		}
+		if failed == nil {
+			failed = s.Tokens.RevokeToken(ctx, accessor)
+		}
 		if failed == nil {
 			_, failed = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, accessor) })
 		}
@@ -161,6 +180,7 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 	var state vault.FenceState
 	var now time.Time
 	var past, forged bool
+	var limits vault.Fence
 	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if g, err = tx.Grant(id); err != nil {
 			return err
@@ -171,7 +191,10 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 			forged = s.prove(tx, g) != nil
 		}
 		if state, err = tx.FenceState(id); err == nil && state == vault.FenceDue && !g.Ended(now) {
-			err = errors.Join(s.lawful(tx, g), s.prove(tx, g))
+			_, err = s.lawful(tx, g)
+			if err = errors.Join(err, s.prove(tx, g)); err == nil {
+				limits, err = limitsOf(tx, g)
+			}
 		}
 		return err
 	})
@@ -197,7 +220,7 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 		}
 		return s.fenceIs(ctx, g, state, vault.FenceClosed)
 	case !g.Ended(now) && state == vault.FenceDue:
-		if err := s.Fences.WriteFence(ctx, id, g.Scope.KeyPrefixes()); err != nil {
+		if err := s.Fences.WriteFence(ctx, id, limits); err != nil {
 			return err
 		}
 		return s.fenceIs(ctx, g, state, vault.FenceWritten)
@@ -205,6 +228,19 @@ func (s *Service) fence(ctx context.Context, id vault.ID) error {
 		return vault.E(vault.Denied, vault.ReasonGrantTampered, "grant %s is %s, but was never approved here", id, g.State)
 	}
 	return nil
+}
+
+// limitsOf gives what Vault enforces of a grant: of a list, the keys of its records alone. Their
+// names end in the IDs that were signed, so that no row leads to another key.
+func limitsOf(tx Tx, g vault.Grant) (f vault.Fence, err error) {
+	if g.Scope.List == (vault.ID{}) {
+		return g.Scope.Fence(), nil
+	}
+	records, err := tx.RecordsOf(g.Scope.Records)
+	for _, r := range records {
+		f.Names = append(f.Names, r.KeyName())
+	}
+	return f, err
 }
 
 // fenceIs records what Vault was told. A grant that ended while its policy was being written
@@ -230,11 +266,14 @@ func (s *Service) fenceIs(ctx context.Context, g vault.Grant, from, to vault.Fen
 // Sweep does what Vault is still owed and this process can do: fences of approved grants,
 // removal of those of ended and expired ones, and of their tokens. At the first sign that Vault is
 // away it ends; but the two are done with credentials of their own, so one sign does not end
-// both. It is called at start and then regularly.
+// both. Requests that were not approved in time lapse. It is called at start and then regularly.
 func (s *Service) Sweep(ctx context.Context) error {
-	var fences, tokens []vault.ID
+	var lapsed, fences, tokens []vault.ID
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if s.Fences != nil {
+			if lapsed, err = tx.LapseDue(tx.Now().Add(-vault.PendingTTL), sweepBatch); err != nil {
+				return err
+			}
 			if fences, err = tx.FencesDue(tx.Now(), sweepBatch); err != nil {
 				return err
 			}
@@ -244,7 +283,19 @@ func (s *Service) Sweep(ctx context.Context) error {
 		}
 		return err
 	})
-	return errors.Join(err, each(ctx, fences, s.fence), each(ctx, tokens, s.endTokens))
+	return errors.Join(err, each(ctx, lapsed, s.lapse), each(ctx, fences, s.fence), each(ctx, tokens, s.endTokens))
+}
+
+// lapse ends a request that was not approved in time.
+func (s *Service) lapse(ctx context.Context, id vault.ID) error {
+	_, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		g, err := tx.Grant(id)
+		if err != nil || g.State != vault.GrantPending || !g.Lapsed(tx.Now()) {
+			return err
+		}
+		return errors.Join(tx.SetGrantState(id, vault.GrantLapsed), tx.Append(event(tx, vault.EventGrantLapsed, vault.Caller{}, g)))
+	})
+	return err
 }
 
 // each does something at Vault for grants until Vault is away. Each has some time.
@@ -259,27 +310,4 @@ func each(ctx context.Context, grants []vault.ID, do func(context.Context, vault
 		}
 	}
 	return failed
-}
-
-// Get gives a grant, and what it would open: to admins and auditors any, to a contractor
-// its own.
-func (s *Service) Get(ctx context.Context, c vault.Caller, id vault.ID) (g vault.Grant, p vault.Preview, now time.Time, err error) {
-	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
-		if err := tx.Standing(c); err != nil {
-			return err
-		}
-		now = tx.Now()
-		g, err = tx.Grant(id)
-		if vault.KindOf(err) == vault.NotFound || (err == nil && c.Role == vault.RoleContractor && g.Contractor != c.Org) {
-			return unknown(id)
-		}
-		return err
-	})
-	if err == nil && c.Role == vault.RoleAdmin {
-		err = s.Ledger.Scan(ctx, func(tx Tx) (err error) {
-			p, err = tx.Preview(g.Scope)
-			return err
-		})
-	}
-	return g, p, now, err
 }

@@ -18,8 +18,8 @@ type afterMint struct {
 	then func()
 }
 
-func (a afterMint) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
-	t, accessor, err := a.Tokens.Mint(ctx, grant, contractor, epoch, ttl)
+func (a afterMint) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration, uses int64) (vault.Token, string, error) {
+	t, accessor, err := a.Tokens.Mint(ctx, grant, contractor, epoch, ttl, uses)
 	a.then()
 	return t, accessor, err
 }
@@ -438,7 +438,9 @@ func TestSweepPastMany(t *testing.T) {
 	_, _, err := s.Grants.Revoke(t.Context(), s.Alice().Caller, g.Grant, "")
 	s.NoError(err)
 	s.SQL(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250)
-		INSERT INTO grants SELECT printf('00000000-0000-4000-8000-%012d', i), 'approved', contractor, purpose, purpose_version, purpose_digest,
+		INSERT INTO grants (id, state, contractor, purpose, purpose_version, purpose_digest, grantee, epoch, sites, modalities, captured_from,
+		captured_until, max_records, ends, approvals, justification, requested_at, request_id, released, handle_key, token_digest, accessor, fence)
+		SELECT printf('00000000-0000-4000-8000-%012d', i), 'approved', contractor, purpose, purpose_version, purpose_digest,
 		grantee, epoch, sites, modalities, captured_from, captured_until, max_records, ends, approvals, justification, requested_at,
 		'forged-' || i, released, handle_key, token_digest, accessor, 'due' FROM grants, n`)
 	ended, _ := s.Active(s.acme)

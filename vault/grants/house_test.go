@@ -41,8 +41,8 @@ type spyTokens struct {
 	s *scene
 }
 
-func (y spyTokens) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
-	t, accessor, err := y.Tokens.Mint(ctx, grant, contractor, epoch, ttl)
+func (y spyTokens) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration, uses int64) (vault.Token, string, error) {
+	t, accessor, err := y.Tokens.Mint(ctx, grant, contractor, epoch, ttl, uses)
 	if err == nil {
 		y.s.mu.Lock()
 		y.s.minted = append(y.s.minted, t)
@@ -81,7 +81,7 @@ func (s *scene) opens(t vault.Token) {
 // fenced says whether Vault has the grant's fence: by a token minted for it.
 func (s *scene) fenced(g vault.Grant) bool {
 	s.Helper()
-	t, accessor, err := s.Vault.Mint(context.Background(), g.Grant, "prober", 1, time.Minute)
+	t, accessor, err := s.Vault.Mint(context.Background(), g.Grant, "prober", 1, time.Minute, 0)
 	s.NoError(err)
 	defer s.Vault.RevokeToken(context.Background(), accessor)
 	return s.Opens(t, s.record) == nil
@@ -112,5 +112,7 @@ func (s *scene) count(g vault.Grant, types ...vault.EventType) (n int) {
 	}
 	return n
 }
+
+type request = grants.Request
 
 func vaultAway() error { return vault.E(vault.Unavailable, vault.ReasonVaultUnavailable, "away") }

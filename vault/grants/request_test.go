@@ -30,6 +30,7 @@ func TestRequestTwice(t *testing.T) {
 	}
 	for name, change := range map[string]func(*grants.Request){
 		"quota": func(r *grants.Request) { r.MaxRecords++ }, "ttl": func(r *grants.Request) { r.TTL += time.Second },
+		"bytes": func(r *grants.Request) { r.MaxBytes = 5 }, "live": func(r *grants.Request) { r.Scope = live() },
 		"scope": func(r *grants.Request) { r.Scope.Sites = []string{"north"} }, "work order": func(r *grants.Request) { r.Justification = "WO-2" },
 	} {
 		other := r
@@ -95,15 +96,16 @@ func TestOthersGrants(t *testing.T) {
 		_, _, unknown := s.Grants.Activate(t.Context(), other, vault.NewID())
 		s.Refused(unknown, vault.NotFound, vault.ReasonGrantUnknown)
 	}
-	_, _, _, err := s.Grants.Get(t.Context(), s.Caller("contractor/beta/tuning"), g.Grant)
+	_, err := s.Grants.Get(t.Context(), s.Caller("contractor/beta/tuning"), g.Grant)
 	s.Refused(err, vault.NotFound, vault.ReasonGrantUnknown)
-	got, _, _, err := s.Grants.Get(t.Context(), s.Caller("contractor/acme/other"), g.Grant)
+	got, err := s.Grants.Get(t.Context(), s.Caller("contractor/acme/other"), g.Grant)
 	s.NoError(err)
-	if got.Grant != g.Grant {
-		t.Errorf("got %s", got.Grant)
+	if got.Grant.Grant != g.Grant || got.Preview.Records != 0 {
+		t.Errorf("got %+v", got)
 	}
 	s.state(g, vault.GrantActive, vault.FenceWritten)
-	_, p, _, err := s.Grants.Get(t.Context(), s.Alice().Caller, g.Grant)
+	v, err := s.Grants.Get(t.Context(), s.Alice().Caller, g.Grant)
+	p := v.Preview
 	if s.NoError(err); p.Records != 1 || p.Crossings != 1 || p.Days != 1 {
 		t.Errorf("preview %+v", p)
 	}
@@ -190,10 +192,11 @@ func TestSignaturesOfApprovals(t *testing.T) {
 // nothing.
 func TestTamperedGrant(t *testing.T) {
 	other := map[string]vault.Reason{ // what is seen first
+		"captured_from": vault.ReasonPurposeAge, "max_bytes": vault.ReasonPurposeBytes,
 		"epoch": vault.ReasonContractorSuspended, "approvals": vault.ReasonApprovalsMissing, "purpose_version": vault.ReasonPurposeChanged,
 	}
 	for column, value := range map[string]any{
-		"max_records": 2000, "sites": "north", "modalities": "face", "ends": house.Start.Add(6 * time.Hour).UnixMicro(),
+		"max_records": 2000, "max_bytes": int64(1) << 42, "live": 1, "sites": "north", "modalities": "face", "ends": house.Start.Add(6 * time.Hour).UnixMicro(),
 		"captured_from": 0, "captured_until": house.Start.AddDate(0, 0, 10).UnixMicro(), "approvals": 1, "epoch": 2,
 		"grantee": "spiffe://vault.test/contractor/acme/other", "justification": "WO-2", "purpose_version": 7,
 	} {

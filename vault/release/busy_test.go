@@ -33,12 +33,12 @@ func (l *slow) Scan(ctx context.Context, fn func(release.Tx) error) error {
 	return l.Ledger.Scan(ctx, func(tx release.Tx) error { return fn(slowTx{tx, l}) })
 }
 
-func (x slowTx) IDsInScope(s vault.Scope, fn func(vault.ID)) error {
+func (x slowTx) EachInScope(s vault.Scope, fn func(vault.Record)) error {
 	x.l.begun.Add(1)
 	x.l.most.Store(max(x.l.most.Load(), x.l.now.Add(1)))
 	defer x.l.now.Add(-1)
 	<-x.l.let
-	return x.Tx.IDsInScope(s, fn)
+	return x.Tx.EachInScope(s, fn)
 }
 
 // TestListingsLeaveRoomForOthers: however many listings of whatever size are under way, callers
@@ -55,7 +55,7 @@ func TestListingsLeaveRoomForOthers(t *testing.T) {
 	var listing sync.WaitGroup
 	for i := range grants {
 		listing.Go(func() {
-			page, err := s.Release.List(context.Background(), s.acme, tokens[i], grants[i].Grant, vault.Handle{}, 0)
+			page, err := s.Release.List(context.Background(), s.acme, tokens[i], grants[i].Grant, "", 0)
 			if vault.ReasonOf(err) != vault.ReasonCallerSuspended {
 				t.Errorf("%d records listed: %v", len(page.Views), err)
 			}
@@ -90,7 +90,7 @@ func TestListingGivesUpItsTurn(t *testing.T) {
 	s.Release.Ledger = l
 	var listing sync.WaitGroup
 	listing.Go(func() {
-		_, err := s.Release.List(context.Background(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 0)
+		_, err := s.Release.List(context.Background(), s.acme, s.token, s.grant.Grant, "", 0)
 		s.Check(err)
 	})
 	for l.begun.Load() == 0 {
@@ -103,14 +103,14 @@ func TestListingGivesUpItsTurn(t *testing.T) {
 			shown = s.token
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-		_, err := s.Release.List(ctx, s.acme, shown, g.Grant, vault.Handle{}, 0)
+		_, err := s.Release.List(ctx, s.acme, shown, g.Grant, "", 0)
 		if cancel(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("waiting for a turn: %v", err)
 		}
 	}
 	close(l.let)
 	listing.Wait()
-	_, err := s.Release.List(context.Background(), s.acme, token, other.Grant, vault.Handle{}, 0)
+	_, err := s.Release.List(context.Background(), s.acme, token, other.Grant, "", 0)
 	s.NoError(err) // nobody took a turn away with them
 }
 
@@ -123,7 +123,7 @@ func TestFreshListing(t *testing.T) {
 	c := &counting{Ledger: s.Release.Ledger, t: t}
 	s.Release.Ledger = c
 	first := func() []release.View {
-		page, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 3)
+		page, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, "", 3)
 		s.NoError(err)
 		return page.Views
 	}

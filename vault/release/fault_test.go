@@ -79,9 +79,9 @@ func TestNothingLeaves(t *testing.T) {
 // deaf is a Vault that is told of fences and does nothing.
 type deaf struct{ grants.Fences }
 
-func (deaf) WriteFence(context.Context, vault.ID, []string) error { return nil }
-func (deaf) CloseFence(context.Context, vault.ID) error           { return nil }
-func (deaf) DeleteFence(context.Context, vault.ID) error          { return nil }
+func (deaf) WriteFence(context.Context, vault.ID, vault.Fence) error { return nil }
+func (deaf) CloseFence(context.Context, vault.ID) error              { return nil }
+func (deaf) DeleteFence(context.Context, vault.ID) error             { return nil }
 
 // TestSendFails: nobody knows how much of it left, so it counts as having left.
 func TestSendFails(t *testing.T) {

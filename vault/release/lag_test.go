@@ -52,7 +52,7 @@ func TestNothingLeavesWhenTheLogIsBehind(t *testing.T) {
 		return c
 	}
 	list := func() (release.Page, error) {
-		return s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 0)
+		return s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, "", 0)
 	}
 	behind := func() {
 		t.Helper()

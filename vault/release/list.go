@@ -32,40 +32,46 @@ const (
 
 // View is what a grantee learns of a record besides its picture.
 type View struct {
-	Handle   vault.Handle
-	Modality vault.Modality
-	Site     string
-	Day      time.Time // of capture, midnight UTC
+	Handle    vault.Handle
+	Modality  vault.Modality
+	Site      string
+	Captured  time.Time // cut to Precision; zero when that is none
+	Precision vault.Precision
+	Crossing  vault.Handle // with linkage, the same for all records of a crossing; otherwise zero
 }
 
 // Page is a part of a listing.
 type Page struct {
 	Views      []View
-	More       bool   // it is not the last
+	Next       string // token of the next page; empty after the last
 	Checkpoint []byte // the newest of the log, signed
 }
 
-// List gives a page of the records that the grant covers, in the order of their handles, which
-// tells nothing and is another in each grant, from the first after the handle given (the zero
-// handle begins). Records that come into the scope
-// while a listing is under way may be left out of it.
+// List gives a page of the records that the grant covers and that appear ([vault.Purpose.Appears]),
+// in the order of their handles, which tells nothing and is another in each grant. token is that of
+// the page before; an empty one begins. One of another grant, or that was altered, is Invalid.
+// Records that come into the scope while a listing is under way may be left out of it.
 //
 // The page is read beside the one writer of the database, which is asked for the event alone.
-func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, after vault.Handle, most int) (page Page, err error) {
+func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, token string, most int) (page Page, err error) {
 	if most < 0 || most > MaxPage {
 		return Page{}, vault.InvalidField("page_size", "must be from 0 to %d", MaxPage)
+	}
+	if err := vault.CheckPage(pageField, token); err != nil {
+		return Page{}, err
 	}
 	if most == 0 {
 		most = MaxPage
 	}
 	var g vault.Grant
+	var p vault.Purpose
 	var unread error
 	err = s.Ledger.View(ctx, func(tx Tx) error {
-		g, unread = s.grant(tx, c, t, grant)
+		g, p, unread = s.grant(tx, c, t, grant)
 		return nil
 	})
 	if err == nil && unread == nil {
-		page.Views, page.More, err = s.listings.of(g).page(ctx, s.Ledger, g, after, most)
+		page.Views, page.Next, err = s.page(ctx, g, p, token, most)
 	}
 	if err != nil {
 		return Page{}, err
@@ -78,7 +84,7 @@ func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant
 		if refused = unread; refused != nil {
 			return refuse(tx, c, grant, refused)
 		}
-		g, err := s.grant(tx, c, t, grant) // again: it may have ended meanwhile
+		g, _, err := s.grant(tx, c, t, grant) // again: it may have ended meanwhile
 		if refused = err; err != nil {
 			return refuse(tx, c, grant, err)
 		}
@@ -90,6 +96,22 @@ func (s *Service) List(ctx context.Context, c vault.Caller, t vault.Token, grant
 		return Page{}, err
 	}
 	return page, nil
+}
+
+// pageField is the field of the API that a page token stands in.
+const pageField = "page_token"
+
+func (s *Service) page(ctx context.Context, g vault.Grant, p vault.Purpose, token string, most int) (views []View, next string, err error) {
+	after, err := g.HandleKey.OpenPage(pageField, g.Grant, token)
+	if err != nil {
+		return nil, "", err
+	}
+	judge := func(tx Tx) *judge { return s.judge(tx, g, p) }
+	views, more, err := s.listings.of(g).page(ctx, s.Ledger, g, judge, after, most)
+	if more {
+		next = g.HandleKey.SealPage(g.Grant, views[len(views)-1].Handle)
+	}
+	return views, next, err
 }
 
 // listings keeps the order of listings under way, so that only the first page of one costs
@@ -134,12 +156,12 @@ type listing struct {
 	after   vault.Handle
 	handles []vault.Handle
 	whole   bool      // there is nothing behind the last
-	covered int       // records that the grant covered
+	covered int       // records that its scope had
 	at      time.Time // when that was
 }
 
 // page reads a page. A grantee that asks many times at once occupies the database once.
-func (l *listing) page(ctx context.Context, ledger Ledger, g vault.Grant, after vault.Handle, most int) (views []View, more bool, err error) {
+func (l *listing) page(ctx context.Context, ledger Ledger, g vault.Grant, judge func(Tx) *judge, after vault.Handle, most int) (views []View, more bool, err error) {
 	if err := take(ctx, l.turn); err != nil {
 		return nil, false, err
 	}
@@ -151,14 +173,14 @@ func (l *listing) page(ctx context.Context, ledger Ledger, g vault.Grant, after 
 			if begin && !l.recent(tx.Now()) {
 				return nil
 			}
-			views, over, more, err = l.read(tx, g, &after, most, views)
+			views, over, more, err = l.read(judge(tx), &after, most, views)
 			return err
 		})
 		if err != nil || over {
 			return views, more, err
 		}
 		begin = false
-		if err := l.order(ctx, ledger, g, after); err != nil {
+		if err := l.order(ctx, ledger, g, judge, after); err != nil {
 			return nil, false, err
 		}
 	}
@@ -172,7 +194,7 @@ func (l *listing) recent(now time.Time) bool {
 
 // read reads what is known of a page behind a handle, and moves the handle on. over says that
 // the page is there; otherwise what comes after the handle must be put in order first.
-func (l *listing) read(tx Tx, g vault.Grant, after *vault.Handle, most int, known []View) (views []View, over, more bool, err error) {
+func (l *listing) read(j *judge, after *vault.Handle, most int, known []View) (views []View, over, more bool, err error) {
 	views = known
 	if !l.leads(*after) {
 		return views, false, false, nil
@@ -181,9 +203,10 @@ func (l *listing) read(tx Tx, g vault.Grant, after *vault.Handle, most int, know
 	if found {
 		i++
 	}
+	crossings := j.g.HandleKey.Crossings()
 	for i < len(l.handles) {
 		part := l.handles[i:min(i+most+1-len(views), len(l.handles))]
-		records, err := open(tx, g, part)
+		records, err := j.records(part)
 		if err != nil {
 			return nil, false, false, err
 		}
@@ -195,8 +218,11 @@ func (l *listing) read(tx Tx, g vault.Grant, after *vault.Handle, most int, know
 			if len(views) == most {
 				return views, true, true, nil
 			}
-			y, m, d := r.CapturedAt.UTC().Date()
-			views = append(views, View{Handle: h, Modality: r.Modality, Site: r.Site, Day: time.Date(y, m, d, 0, 0, 0, 0, time.UTC)})
+			v := View{Handle: h, Modality: r.Modality, Site: r.Site, Captured: j.p.Precision.Cut(r.CapturedAt), Precision: j.p.Precision}
+			if j.p.Linkage && r.CrossingID != (vault.ID{}) {
+				v.Crossing = crossings.Handle(r.CrossingID)
+			}
+			views = append(views, v)
 		}
 		i += len(part)
 		*after = part[len(part)-1]
@@ -204,20 +230,30 @@ func (l *listing) read(tx Tx, g vault.Grant, after *vault.Handle, most int, know
 	return views, l.whole, false, nil
 }
 
-// open gives those of the records that the grant covers now.
-func open(tx Tx, g vault.Grant, handles []vault.Handle) (map[vault.Handle]vault.Record, error) {
+// records gives those of the records that the grant covers and that appear, now.
+func (j *judge) records(handles []vault.Handle) (map[vault.Handle]vault.Record, error) {
 	ids := make([]vault.ID, len(handles))
 	for i, h := range handles {
-		ids[i] = g.HandleKey.Record(h)
+		ids[i] = j.g.HandleKey.Record(h)
 	}
-	records, err := tx.RecordsOf(ids)
+	records, err := j.tx.RecordsOf(ids)
+	if err != nil {
+		return nil, err
+	}
 	out := make(map[vault.Handle]vault.Record, len(records))
 	for _, r := range records {
-		if r.Key == vault.KeyActive && g.Scope.Covers(r) {
-			out[g.HandleKey.Handle(r.ID)] = r
+		if r.Key != vault.KeyActive || !j.g.Covers(j.p, r) {
+			continue
+		}
+		hidden, err := j.sees(r)
+		if err != nil {
+			return nil, err
+		}
+		if hidden == nil {
+			out[j.g.HandleKey.Handle(r.ID)] = r
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // leads says whether what comes after a handle is known.
@@ -230,25 +266,25 @@ func (l *listing) leads(after vault.Handle) bool {
 
 // order looks at all that the grant covers and keeps the first handles after one. It needs
 // room for two windows.
-func (l *listing) order(ctx context.Context, ledger Ledger, g vault.Grant, after vault.Handle) error {
+func (l *listing) order(ctx context.Context, ledger Ledger, g vault.Grant, judge func(Tx) *judge, after vault.Handle) error {
 	leave, err := l.scans.enter(ctx, g.Contractor)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	l.after, l.handles, l.whole, l.covered = after, l.handles[:0], false, 0
-	cut := false
+	var cut bool
+	anew := func() { l.after, l.handles, l.whole, cut = after, l.handles[:0], false, false }
+	anew()
 	sort := func() {
 		slices.SortFunc(l.handles, compare)
 		if len(l.handles) > l.window {
 			l.handles, cut = l.handles[:l.window], true
 		}
 	}
-	err = ledger.Scan(ctx, func(tx Tx) error {
+	err = ledger.Scan(ctx, func(tx Tx) (err error) {
 		l.at = tx.Now()
-		return tx.IDsInScope(g.Scope, func(id vault.ID) {
-			l.covered++
-			h := g.HandleKey.Handle(id)
+		l.covered, err = judge(tx).each(anew, func(r vault.Record) {
+			h := g.HandleKey.Handle(r.ID)
 			if compare(h, after) <= 0 {
 				return
 			}
@@ -256,6 +292,7 @@ func (l *listing) order(ctx context.Context, ledger Ledger, g vault.Grant, after
 				sort()
 			}
 		})
+		return err
 	})
 	if err != nil {
 		l.handles, l.covered = nil, 0

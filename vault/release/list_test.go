@@ -26,21 +26,20 @@ func (s *scene) many(n int) {
 // list lists all, calling between after each page.
 func (s *scene) list(most int, between func()) (all []release.View) {
 	s.Helper()
-	var after vault.Handle
-	for more := true; more; {
-		got, err := s.Release.List(context.Background(), s.acme, s.token, s.grant.Grant, after, most)
+	if most == 0 {
+		most = release.MaxPage
+	}
+	for next := ""; ; between() {
+		page, err := s.Release.List(context.Background(), s.acme, s.token, s.grant.Grant, next, most)
 		s.NoError(err)
-		page := got.Views
-		more = got.More
-		if more && len(page) != most {
-			s.Fatalf("a page of %d in the middle", len(page))
+		if page.Next != "" && len(page.Views) != most {
+			s.Fatalf("a page of %d in the middle", len(page.Views))
 		}
-		if all = append(all, page...); more {
-			after = page[len(page)-1].Handle
-			between()
+		all = append(all, page.Views...)
+		if next = page.Next; next == "" {
+			return all
 		}
 	}
-	return all
 }
 
 // counting counts what a listing costs, and refuses to let it read in the one writer.
@@ -68,11 +67,11 @@ func (c *counting) Scan(ctx context.Context, fn func(release.Tx) error) error {
 	return c.Ledger.Scan(ctx, func(tx release.Tx) error { return fn(countingTx{tx, c, false}) })
 }
 
-func (x countingTx) IDsInScope(s vault.Scope, fn func(vault.ID)) error {
+func (x countingTx) EachInScope(s vault.Scope, fn func(vault.Record)) error {
 	if x.c.orders++; x.writing {
 		x.c.t.Error("the scope is read in the writer")
 	}
-	return x.Tx.IDsInScope(s, fn)
+	return x.Tx.EachInScope(s, fn)
 }
 
 func (x countingTx) RecordsOf(ids []vault.ID) ([]vault.Record, error) {
@@ -177,7 +176,7 @@ func TestManyListings(t *testing.T) {
 	got := s.list(2, func() {
 		for range 3 {
 			s.grant, s.token = s.Active(s.acme)
-			_, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, vault.Handle{}, 1)
+			_, err := s.Release.List(t.Context(), s.acme, s.token, s.grant.Grant, "", 1)
 			s.NoError(err)
 		}
 		s.grant, s.token = mine, mineToken

@@ -7,28 +7,29 @@ import (
 	"github.com/portcullis/portcullis/vault"
 )
 
-// maxProofs bounds the memory of proofs: 32 bytes each, and the map's.
+// maxProofs bounds the memory of proofs: a purpose each, of a few KB at most.
 const maxProofs = 10_000
 
-// proofs remembers what was proved, as long as the authorities stay the same.
+// proofs remembers what was proved, and the purpose behind it, as long as the authorities stay
+// the same.
 type proofs struct {
 	mu    sync.Mutex
 	roots *x509.CertPool
-	known map[vault.Digest]struct{}
+	known map[vault.Digest]vault.Purpose
 }
 
-func (p *proofs) has(roots *x509.CertPool, d vault.Digest) bool {
+func (p *proofs) has(roots *x509.CertPool, d vault.Digest) (vault.Purpose, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.known[d]
-	return ok && p.roots == roots
+	purpose, ok := p.known[d]
+	return purpose, ok && p.roots == roots
 }
 
-func (p *proofs) add(roots *x509.CertPool, d vault.Digest) {
+func (p *proofs) add(roots *x509.CertPool, d vault.Digest, purpose vault.Purpose) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.roots != roots || len(p.known) >= maxProofs {
-		p.roots, p.known = roots, map[vault.Digest]struct{}{}
+		p.roots, p.known = roots, map[vault.Digest]vault.Purpose{}
 	}
-	p.known[d] = struct{}{}
+	p.known[d] = purpose
 }

@@ -34,6 +34,14 @@ func TestEndings(t *testing.T) {
 			out, err := s.Breach.Suspend(context.Background(), s.Alice().Caller, "acme", "")
 			return out.Barrier.Index, err
 		}},
+		"withdraw": {vault.EventPurposeWithdrawn, func(s *scene) (int64, error) {
+			d := s.Propose(breach.Action{Withdraw: "tuning"})
+			_, out, err := s.Breach.Sign(context.Background(), s.Alice().Caller, d.ID, s.Alice().Sign(d.Decision))
+			if err != nil {
+				return 0, err
+			}
+			return out.Ended.Barrier.Index, nil
+		}},
 		"revoke keys": {vault.EventKeysRevoked, func(s *scene) (int64, error) {
 			work, err := s.Breach.Revoke(context.Background(), s.Alice().Caller, house.All(), "")
 			if err != nil {
@@ -47,11 +55,11 @@ func TestEndings(t *testing.T) {
 			if _, _, err := s.Breach.Sign(context.Background(), s.Alice().Caller, d.ID, s.Alice().Sign(d.Decision)); err != nil {
 				return 0, err
 			}
-			_, work, err := s.Breach.Sign(context.Background(), s.Bob().Caller, d.ID, s.Bob().Sign(d.Decision))
+			_, out, err := s.Breach.Sign(context.Background(), s.Bob().Caller, d.ID, s.Bob().Sign(d.Decision))
 			if err != nil {
 				return 0, err
 			}
-			return work.Barrier.Index, nil
+			return out.Keys.Barrier.Index, nil
 		}},
 	}
 	const seeds = 8

@@ -1,4 +1,4 @@
-// Package release lists and opens images under a grant. It holds no credential of its own:
+// Package release lists and opens images under a grant, within the law of its purpose. It holds no credential of its own:
 // what it opens, it opens with the token that the grantee shows. Nothing in it can make a
 // grant, or a token.
 package release
@@ -42,16 +42,23 @@ type Tx interface {
 	// ContractorDecision gives the decision that admitted a contractor in its epoch.
 	ContractorDecision(name string) (vault.Decision, []vault.Signature, error)
 	// PurposeVersion gives one version of a purpose and the decision that sanctioned it.
-	PurposeVersion(name string, version int) (vault.Purpose, vault.Decision, []vault.Signature, error)
+	PurposeVersion(name string, version int) (vault.Sanction, error)
 	Grant(id vault.ID) (vault.Grant, error)
 	Record(id vault.ID) (vault.Record, error)
 	// RecordsOf gives those of the records that there are, in any order.
 	RecordsOf(ids []vault.ID) ([]vault.Record, error)
-	// IDsInScope calls fn for each record of a scope whose key is active, in any order.
-	IDsInScope(s vault.Scope, fn func(vault.ID)) error
-	// CountRelease counts a record against its grant's quota, once however often it
-	// leaves: QUOTA_EXCEEDED if the quota does not allow one more.
-	CountRelease(grant, record vault.ID) (refetch bool, err error)
+	// EachInScope calls fn for each record of a scope whose key is active, in any order. Of the
+	// record there are the ID, site, modality, class, crossing and times alone.
+	EachInScope(s vault.Scope, fn func(vault.Record)) error
+	// Crossings counts the crossings of a bucket, of these retention classes, up to most.
+	Crossings(b vault.Bucket, classes []string, most int) (int64, error)
+	// CountRelease counts a record against its grant's quotas, once however often it leaves, and
+	// against the rate of its purpose each time: QUOTA_EXCEEDED, BYTES_EXCEEDED or RATE_EXCEEDED
+	// if they do not allow it.
+	CountRelease(g vault.Grant, p vault.Purpose, r vault.Record) (refetch bool, err error)
+	// CountExcess counts a refusal for quota or rate. With the one beyond most since the last
+	// release the grant ends by itself, and CountExcess says so.
+	CountExcess(grant vault.ID, most int) (suspended bool, err error)
 	// LogLag says how long the oldest event that is not in the log's tree has been waiting, and
 	// gives the newest signed checkpoint, nil when there is none.
 	LogLag() (lag time.Duration, checkpoint []byte, err error)
@@ -65,7 +72,7 @@ type Ledger interface {
 	Update(ctx context.Context, fn func(Tx) error) (last int64, err error)
 	// View runs fn on a consistent state. It writes nothing.
 	View(ctx context.Context, fn func(Tx) error) error
-	// Scan is View for IDsInScope, which takes as long as the scope is large: nothing else
+	// Scan is View for EachInScope, which takes as long as the scope is large: nothing else
 	// waits for it. Few run at once.
 	Scan(ctx context.Context, fn func(Tx) error) error
 }
@@ -89,6 +96,7 @@ type Service struct {
 
 	proved   proofs
 	listings listings
+	verdicts verdicts
 }
 
 // Fetch opens one image and gives it to send: it records, opens, sends, never in another
@@ -121,9 +129,12 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 		if err != nil {
 			return err
 		}
-		g, err := s.grant(tx, c, t, grant)
+		g, p, err := s.grant(tx, c, t, grant)
 		if err == nil {
-			rel, err = s.admit(tx, c, g, h)
+			rel, err = s.admit(tx, c, g, p, h)
+		}
+		if vault.KindOf(err) == vault.Exhausted {
+			err = exceeded(tx, g, err)
 		}
 		if refused = err; err != nil {
 			return refuse(tx, c, grant, err)
@@ -152,65 +163,67 @@ func (s *Service) keepsUp(tx Tx) (checkpoint []byte, err error) {
 
 // grant gives the grant if it is the caller's, may be used now, and is what its approvers
 // signed. Whatever keeps a stranger from it looks the same to the stranger.
-func (s *Service) grant(tx Tx, c vault.Caller, t vault.Token, id vault.ID) (vault.Grant, error) {
-	g, err := tx.Grant(id)
+func (s *Service) grant(tx Tx, c vault.Caller, t vault.Token, id vault.ID) (g vault.Grant, p vault.Purpose, err error) {
+	g, err = tx.Grant(id)
 	if vault.KindOf(err) == vault.NotFound || (err == nil && g.Grantee != c.ID) {
-		return g, vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
+		return g, p, vault.E(vault.NotFound, vault.ReasonGrantUnknown, "grant %s is unknown, or not yours", id)
 	}
 	if err != nil {
-		return g, err
+		return g, p, err
 	}
 	if err := tx.Standing(c); err != nil {
-		return g, err
+		return g, p, err
 	}
 	if err := g.Open(tx.Now()); err != nil {
-		return g, err
+		return g, p, err
 	}
 	if !t.Matches(g.TokenDigest) {
-		return g, vault.E(vault.Denied, vault.ReasonGrantToken, "the token is not the newest of grant %s; activate it again", id)
+		return g, p, vault.E(vault.Denied, vault.ReasonGrantToken, "the token is not the newest of grant %s; activate it again", id)
 	}
 	org, err := tx.Contractor(g.Contractor)
 	if err != nil {
-		return g, err
+		return g, p, err
 	}
 	if g.Contractor != c.Org || org.Epoch != g.Epoch {
-		return g, vault.E(vault.State, vault.ReasonGrantRevoked, "grant %s ended with a suspension of its contractor", id)
+		return g, p, vault.E(vault.State, vault.ReasonGrantRevoked, "grant %s ended with a suspension of its contractor", id)
 	}
-	return g, s.prove(tx, g, org)
+	p, err = s.prove(tx, g, org)
+	return g, p, err
 }
 
 // prove checks the signatures behind a grant: on its terms, on the purpose that they name, on
 // the admission of its contractor. Once for each state of the rows: who writes to the
 // database can not widen a grant, not even a running one.
-func (s *Service) prove(tx Tx, g vault.Grant, org vault.Contractor) error {
+func (s *Service) prove(tx Tx, g vault.Grant, org vault.Contractor) (vault.Purpose, error) {
 	authority := s.Authority()
 	rows := g.Fingerprint()
 	state := vault.DigestOf(append(rows[:], org.Text()...))
-	if s.proved.has(authority.Roots, state) {
-		return nil
+	if p, ok := s.proved.has(authority.Roots, state); ok {
+		return p, nil
 	}
 	d, sigs, err := tx.ContractorDecision(org.Name)
 	if err != nil {
-		return err
+		return vault.Purpose{}, err
 	}
 	if err := authority.Admitted(org, d, sigs); err != nil {
-		return err
+		return vault.Purpose{}, err
 	}
-	p, d, sigs, err := tx.PurposeVersion(g.Purpose.Name, g.Purpose.Version)
+	p, err := tx.PurposeVersion(g.Purpose.Name, g.Purpose.Version)
 	if err != nil {
-		return err
+		return vault.Purpose{}, err
 	}
-	if err := errors.Join(authority.Sanctioned(p, d, sigs), authority.Approved(g, p)); err != nil {
-		return err
+	earlier := func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) }
+	if err := errors.Join(authority.Sanctioned(p, earlier), authority.Approved(g, p.Purpose)); err != nil {
+		return vault.Purpose{}, err
 	}
-	s.proved.add(authority.Roots, state)
-	return nil
+	s.proved.add(authority.Roots, state, p.Purpose)
+	return p.Purpose, nil
 }
 
 // admit checks the record against the grant and counts it.
-func (s *Service) admit(tx Tx, c vault.Caller, g vault.Grant, h vault.Handle) (vault.Release, error) {
+func (s *Service) admit(tx Tx, c vault.Caller, g vault.Grant, p vault.Purpose, h vault.Handle) (vault.Release, error) {
 	r, err := tx.Record(g.HandleKey.Record(h))
-	if vault.KindOf(err) == vault.NotFound || (err == nil && !g.Scope.Covers(r)) {
+	if vault.KindOf(err) == vault.NotFound || (err == nil && !g.Covers(p, r)) {
 		return vault.Release{}, vault.E(vault.NotFound, vault.ReasonHandleUnknown, "no record of grant %s has handle %s", g.Grant, h)
 	}
 	if err != nil {
@@ -223,11 +236,33 @@ func (s *Service) admit(tx Tx, c vault.Caller, g vault.Grant, h vault.Handle) (v
 	default:
 		return vault.Release{}, vault.E(vault.Denied, vault.ReasonKeyRevoked, "the key of %s is revoked", h)
 	}
-	refetch, err := tx.CountRelease(g.Grant, r.ID)
+	hidden, err := s.judge(tx, g, p).sees(r)
+	if err := errors.Join(err, hidden); err != nil {
+		return vault.Release{}, err
+	}
+	refetch, err := tx.CountRelease(g, p, r)
 	if err != nil {
 		return vault.Release{}, err
 	}
 	return vault.Release{At: tx.Now(), Grant: g.Grant, Contractor: g.Contractor, Caller: c, Record: r, Refetch: refetch}, nil
+}
+
+// exceeded counts a refusal for quota or rate, and gives it. With one too many the grant ends: a
+// grantee that goes on regardless is out of control, whoever it is.
+func exceeded(tx Tx, g vault.Grant, why error) error {
+	ended, err := tx.CountExcess(g.Grant, vault.MaxExcess)
+	if err != nil {
+		return err
+	}
+	if !ended {
+		return why
+	}
+	e := vault.NewEvent(vault.EventGrantSuspended, vault.Caller{}, tx.Now())
+	e.Grant, e.Contractor, e.Reason = g.Grant.String(), g.Contractor, vault.ReasonOf(why)
+	if err := tx.Append(e); err != nil {
+		return err
+	}
+	return vault.E(vault.State, vault.ReasonGrantSuspended, "grant %s ended by itself: more than %d calls were refused for its quota or rate, one after the other", g.Grant, vault.MaxExcess)
 }
 
 // refuse records a refusal and lets the transaction commit it. Failures that are no verdict

@@ -46,7 +46,7 @@ func org() string { return "org-" + vault.NewID().String()[:8] }
 
 func (b bench) mint(grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string) {
 	b.t.Helper()
-	token, accessor, err := b.Grants.Mint(b.t.Context(), grant, contractor, epoch, ttl)
+	token, accessor, err := b.Grants.Mint(b.t.Context(), grant, contractor, epoch, ttl, 0)
 	if err != nil {
 		b.t.Fatalf("mint: %v", err)
 	}
@@ -56,11 +56,38 @@ func (b bench) mint(grant vault.ID, contractor string, epoch int, ttl time.Durat
 	return token, accessor
 }
 
+// counted mints a token of so many uses.
+func (b bench) counted(grant vault.ID, uses int64) (vault.Token, string) {
+	b.t.Helper()
+	token, accessor, err := b.Grants.Mint(b.t.Context(), grant, org(), 1, longTTL, uses)
+	b.ok("mint a counted token", err)
+	return token, accessor
+}
+
+func (b bench) left(what, accessor string, want int64) {
+	b.t.Helper()
+	if got, err := b.Grants.Uses(b.t.Context(), accessor); err != nil || got != want {
+		b.t.Fatalf("%s: %d uses are left, %v; want %d", what, got, err, want)
+	}
+}
+
+// fence tells prefixes from names: a name is as long as one.
+func fence(keys ...string) (f vault.Fence) {
+	for _, k := range keys {
+		if len(k) > len(vault.ID{}.String()) {
+			f.Names = append(f.Names, k)
+		} else {
+			f.Prefixes = append(f.Prefixes, k)
+		}
+	}
+	return f
+}
+
 // grant writes a fence and mints a token behind it.
-func (b bench) grant(prefixes ...string) vault.Token {
+func (b bench) grant(keys ...string) vault.Token {
 	b.t.Helper()
 	id := vault.NewID()
-	b.ok("write the fence", b.Admin.WriteFence(b.t.Context(), id, prefixes))
+	b.ok("write the fence", b.Admin.WriteFence(b.t.Context(), id, fence(keys...)))
 	token, _ := b.mint(id, org(), 1, longTTL)
 	return token
 }
@@ -115,9 +142,10 @@ func (b bench) all(ctx context.Context, token vault.Token, w wrapped) map[string
 	got := map[string]error{}
 	_, got["Wrap"] = b.Capture.Wrap(ctx, keyName("20190501"), w.dek)
 	_, got["Unwrap"] = b.Release.Unwrap(ctx, token, w.name, w.text)
-	_, _, got["Mint"] = b.Grants.Mint(ctx, vault.NewID(), org(), 1, longTTL)
+	_, _, got["Mint"] = b.Grants.Mint(ctx, vault.NewID(), org(), 1, longTTL, 0)
+	_, got["Uses"] = b.Grants.Uses(ctx, "q8TfMQ4bnR0kbEJSlhCr2tPd")
 	got["RevokeToken"] = b.Grants.RevokeToken(ctx, "q8TfMQ4bnR0kbEJSlhCr2tPd")
-	got["WriteFence"] = b.Admin.WriteFence(ctx, vault.NewID(), []string{"site.face.2"})
+	got["WriteFence"] = b.Admin.WriteFence(ctx, vault.NewID(), fence("site.face.2"))
 	got["CloseFence"] = b.Admin.CloseFence(ctx, vault.NewID())
 	got["DeleteFence"] = b.Admin.DeleteFence(ctx, vault.NewID())
 	got["DisableContractor"] = b.Admin.DisableContractor(ctx, org(), 1)

@@ -55,17 +55,20 @@ type Release interface {
 type Grants interface {
 	// Mint makes a token that opens what the grant's fence holds, and ends after ttl, cut to
 	// whole seconds. Less than one is Invalid. In an epoch that is disabled it is refused with
-	// kind Denied and reason CONTRACTOR_SUSPENDED.
-	Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (t vault.Token, accessor string, err error)
+	// kind Denied and reason CONTRACTOR_SUSPENDED. With uses above 0 it ends after that many
+	// calls of Unwrap, refused ones included; with 0 they are not counted, and less is Invalid.
+	Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration, uses int64) (t vault.Token, accessor string, err error)
+	// Uses says how many uses a token has left. One that has ended, or never was, has 0. One
+	// whose uses are not counted is an error of kind Internal.
+	Uses(ctx context.Context, accessor string) (left int64, err error)
 	// RevokeToken ends a token. One that has ended, or never was, is no error.
 	RevokeToken(ctx context.Context, accessor string) error
 }
 
 // Admin is what a credential for admins can do. What is done already is no error.
 type Admin interface {
-	// WriteFence lets tokens of the grant open by keys whose names have these prefixes, and
-	// by no others. A prefix is a whole name, or one cut off within its day.
-	WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error
+	// WriteFence lets tokens of the grant open by the keys within the fence, and by no others.
+	WriteFence(ctx context.Context, grant vault.ID, f vault.Fence) error
 	// CloseFence takes that away from all of them, at the next call, and makes WriteFence
 	// refuse the grant from then on: State, GRANT_REVOKED.
 	CloseFence(ctx context.Context, grant vault.ID) error

@@ -26,9 +26,9 @@ type HCVault struct {
 
 	mu       sync.Mutex
 	keys     map[string]*transitKey
-	fences   map[vault.ID][]string
-	tokens   map[string]grantToken // by accessor
-	entities map[entity]bool       // made by the first Mint; true once disabled
+	fences   map[vault.ID]*vault.Fence // nil once closed
+	tokens   map[string]grantToken     // by accessor
+	entities map[entity]bool           // made by the first Mint; true once disabled
 }
 
 // transitKey is a named key; its versions count from 1.
@@ -42,6 +42,9 @@ type grantToken struct {
 	grant  vault.ID
 	entity entity
 	ends   time.Time
+	// counted says whether left counts; the token is gone at its last use.
+	counted bool
+	left    int64
 }
 
 // entity is a contractor in one epoch.
@@ -54,9 +57,9 @@ type entity struct {
 func NewHCVault(clock func() time.Time) *HCVault {
 	return &HCVault{
 		Faults: newFaults(vault.ReasonVaultUnavailable,
-			"Wrap", "Unwrap", "Mint", "RevokeToken", "WriteFence", "CloseFence", "DeleteFence", "DisableContractor",
+			"Wrap", "Unwrap", "Mint", "Uses", "RevokeToken", "WriteFence", "CloseFence", "DeleteFence", "DisableContractor",
 			"RevokeKey", "RestoreKey", "DestroyKey", "KeyExists", "Keys", "InspectKey"),
-		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID][]string{},
+		clock: clock, keys: map[string]*transitKey{}, fences: map[vault.ID]*vault.Fence{},
 		tokens: map[string]grantToken{}, entities: map[entity]bool{},
 	}
 }
@@ -102,6 +105,11 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 		if err := checkKey(keyName); err != nil {
 			return nil, err
 		}
+		rest, ok := strings.CutPrefix(wrapped, "vault:v")
+		lost := vault.E(vault.DataLoss, vault.ReasonDataLoss, "the wrapped key does not prove intact")
+		if !wrappedForm.MatchString(wrapped) {
+			return nil, lost // it does not reach Vault, which would count a use
+		}
 		if !v.allows(t, keyName) {
 			return nil, vault.E(vault.Denied, vault.ReasonKeyRefused, "the token does not open this key")
 		}
@@ -109,15 +117,10 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 		if k == nil {
 			return nil, vault.E(vault.Denied, vault.ReasonKeyDestroyed, "the key is gone")
 		}
-		lost := vault.E(vault.DataLoss, vault.ReasonDataLoss, "the wrapped key does not prove intact")
-		rest, ok := strings.CutPrefix(wrapped, "vault:v")
 		number, text, found := strings.Cut(rest, ":")
 		version, err := strconv.Atoi(number)
 		if !ok || !found || err != nil || version > len(k.versions) {
 			return nil, lost
-		}
-		if version == 0 {
-			version = 1 // Vault counted from 0 once
 		}
 		if version < k.least {
 			return nil, vault.E(vault.Denied, vault.ReasonKeyRevoked, "the key is revoked")
@@ -134,19 +137,29 @@ func (v *HCVault) Unwrap(ctx context.Context, t vault.Token, keyName, wrapped st
 	})
 }
 
-// allows says whether the token lives and its fence holds the key.
+// allows says whether the token lives and its fence holds the key. To ask is a use of the
+// token, also when the answer is no.
 func (v *HCVault) allows(secret vault.Token, keyName string) bool {
-	for _, t := range v.tokens {
-		if t.secret == secret {
-			return v.clock().Before(t.ends) && !v.entities[t.entity] &&
-				slices.ContainsFunc(v.fences[t.grant], func(p string) bool { return strings.HasPrefix(keyName, p) })
+	for accessor, t := range v.tokens {
+		if t.secret != secret || !v.clock().Before(t.ends) {
+			continue
 		}
+		if t.counted {
+			if t.left--; t.left > 0 {
+				v.tokens[accessor] = t
+			} else {
+				delete(v.tokens, accessor) // this use still goes
+			}
+		}
+		f := v.fences[t.grant]
+		return !v.entities[t.entity] && f != nil && (slices.Contains(f.Names, keyName) ||
+			slices.ContainsFunc(f.Prefixes, func(p string) bool { return strings.HasPrefix(keyName, p) }))
 	}
 	return false
 }
 
 // Mint is as in [Grants].
-func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration) (vault.Token, string, error) {
+func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, epoch int, ttl time.Duration, uses int64) (vault.Token, string, error) {
 	type minted struct {
 		token    vault.Token
 		accessor string
@@ -162,15 +175,37 @@ func (v *HCVault) Mint(ctx context.Context, grant vault.ID, contractor string, e
 			return minted{}, vault.InvalidField("ttl", "must be from 1s to %s", vault.MaxTTL)
 		}
 		ttl = ttl.Truncate(time.Second) // as Vault counts
+		if uses < 0 {
+			return minted{}, vault.InvalidField("uses", "must not be negative")
+		}
 		if v.entities[e] {
 			return minted{}, vault.E(vault.Denied, vault.ReasonContractorSuspended, "contractor %s is disabled in epoch %d", contractor, epoch)
 		}
 		v.entities[e] = false
 		m := minted{vault.TokenOf("hvs." + base64.RawURLEncoding.EncodeToString(random(69))), base64.RawURLEncoding.EncodeToString(random(18))}
-		v.tokens[m.accessor] = grantToken{secret: m.token, grant: grant, entity: e, ends: v.clock().Add(ttl)}
+		v.tokens[m.accessor] = grantToken{secret: m.token, grant: grant, entity: e, ends: v.clock().Add(ttl), counted: uses > 0, left: uses}
 		return m, nil
 	})
 	return m.token, m.accessor, err
+}
+
+// Uses is as in [Grants].
+func (v *HCVault) Uses(ctx context.Context, accessor string) (int64, error) {
+	return call(ctx, &v.Faults, "Uses", func() (int64, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if accessor == "" {
+			return 0, vault.InvalidField("accessor", "must not be empty")
+		}
+		t, ok := v.tokens[accessor]
+		if !ok || !v.clock().Before(t.ends) {
+			return 0, nil
+		}
+		if !t.counted {
+			return 0, vault.E(vault.Internal, vault.ReasonInternal, "Vault does not count the uses of this grant's token")
+		}
+		return t.left, nil
+	})
 }
 
 // RevokeToken is as in [Grants].
@@ -187,22 +222,27 @@ func (v *HCVault) RevokeToken(ctx context.Context, accessor string) error {
 }
 
 // WriteFence is as in [Admin].
-func (v *HCVault) WriteFence(ctx context.Context, grant vault.ID, keyPrefixes []string) error {
+func (v *HCVault) WriteFence(ctx context.Context, grant vault.ID, f vault.Fence) error {
 	return do(ctx, &v.Faults, "WriteFence", func() error {
-		if len(keyPrefixes) == 0 || len(keyPrefixes) > vault.MaxPrefixes {
-			return vault.InvalidField("key_prefixes", "has %d entries; 1 to %d are allowed", len(keyPrefixes), vault.MaxPrefixes)
+		if n := f.Paths(); n == 0 || n > vault.MaxPrefixes {
+			return vault.InvalidField("fence", "has %d prefixes and names; 1 to %d are allowed", n, vault.MaxPrefixes)
 		}
-		for _, p := range keyPrefixes {
-			if !keyForm.MatchString(p) && !prefixForm.MatchString(p) {
+		for _, p := range f.Prefixes {
+			if !prefixForm.MatchString(p) {
 				return vault.InvalidField("key_prefixes", "must be <site>.<modality>. and at least one digit of the day")
+			}
+		}
+		for _, name := range f.Names {
+			if err := checkKey(name); err != nil {
+				return err
 			}
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if prefixes, known := v.fences[grant]; known && prefixes == nil {
+		if now, known := v.fences[grant]; known && now == nil {
 			return vault.E(vault.State, vault.ReasonGrantRevoked, "Vault knows grant %s as ended", grant)
 		}
-		v.fences[grant] = slices.Clone(keyPrefixes)
+		v.fences[grant] = &vault.Fence{Prefixes: slices.Clone(f.Prefixes), Names: slices.Clone(f.Names)}
 		return nil
 	})
 }
@@ -326,6 +366,8 @@ func (v *HCVault) InspectKey(ctx context.Context, keyName string) (found, revoke
 var (
 	keyForm    = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*\.(face|plate)\.[0-9]{8}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	prefixForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*\.(face|plate)\.([0-9]{1,7}|[0-9]{8}\.)$`)
+	// wrappedForm is how what Wrap gave begins.
+	wrappedForm = regexp.MustCompile(`^vault:v[1-9][0-9]{0,8}:`)
 )
 
 func checkKey(s string) error {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,10 +45,15 @@ func TestHCVault(t *testing.T, open func(t *testing.T) HCVaultUnderTest) {
 		"the fence is replaced":              testFenceReplaced,
 		"the fence is gone":                  testFenceGone,
 		"a fence of other characters":        testBadFence,
+		"a fence of names":                   testFenceOfNames,
 		"grants are apart":                   testGrantsApart,
 		"a token ends":                       testTokenEnds,
 		"a token is revoked":                 testTokenRevoked,
 		"what cannot be minted":              testBadMint,
+		"uses are counted":                   testUses,
+		"refused uses are counted, too":      testUsesOfRefusals,
+		"uses of a token that is gone":       testUsesGone,
+		"a last use that is raced for":       testLastUse,
 		"an epoch without tokens":            testDisableFirst,
 		"a contractor is disabled":           testDisable,
 		"a key is revoked":                   testRevokeKey,
@@ -213,11 +217,11 @@ func testFence(t *testing.T, b bench) {
 func testFenceReplaced(t *testing.T, b bench) {
 	old, now := b.wrap(keyName("20190501")), b.wrap(keyName("20190502"))
 	id := vault.NewID()
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{old.name}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence(old.name)))
 	token, _ := b.mint(id, org(), 1, longTTL)
 	b.opens(token, old)
 	for range 2 {
-		b.ok("write it anew", b.Admin.WriteFence(t.Context(), id, []string{now.name}))
+		b.ok("write it anew", b.Admin.WriteFence(t.Context(), id, fence(now.name)))
 		b.refused("no longer inside", token, old)
 		b.opens(token, now)
 	}
@@ -227,7 +231,7 @@ func testFenceGone(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
 	early, _ := b.mint(id, who, 1, longTTL)
 	b.refused("before there is a fence", early, w)
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence("site.face.2")))
 	b.opens(early, w) // the fence is the grant's, not the token's
 	other := b.grant("site.face.2")
 	for range 2 {
@@ -236,12 +240,12 @@ func testFenceGone(t *testing.T, b bench) {
 	}
 	late, _ := b.mint(id, who, 1, longTTL)
 	b.refused("minted after that", late, w)
-	b.ok("write it again", b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"}))
+	b.ok("write it again", b.Admin.WriteFence(t.Context(), id, fence("site.face.2")))
 	b.opens(late, w)
 	for range 2 {
 		b.ok("close the fence", b.Admin.CloseFence(t.Context(), id))
 		b.refused("behind a closed fence", late, w)
-		err := b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"})
+		err := b.Admin.WriteFence(t.Context(), id, fence("site.face.2"))
 		if vault.KindOf(err) != vault.State || vault.ReasonOf(err) != vault.ReasonGrantRevoked {
 			t.Errorf("a closed fence was written again: %v", err)
 		}
@@ -250,20 +254,6 @@ func testFenceGone(t *testing.T, b bench) {
 	b.ok("delete a closed fence", b.Admin.DeleteFence(t.Context(), id))
 	b.opens(other, w)
 	b.ok("delete a fence that never was", b.Admin.DeleteFence(t.Context(), vault.NewID()))
-}
-
-func testBadFence(t *testing.T, b bench) {
-	w, id := b.wrap(keyName("20190501")), vault.NewID()
-	token, _ := b.mint(id, org(), 1, longTTL)
-	for _, prefix := range badNames {
-		b.invalid("a fence of "+prefix, b.Admin.WriteFence(t.Context(), id, []string{"other.face.2", prefix}))
-		b.refused("behind no fence", token, w)
-	}
-	b.invalid("an empty fence", b.Admin.WriteFence(t.Context(), id, nil))
-	b.invalid("a fence too long", b.Admin.WriteFence(t.Context(), id, slices.Repeat([]string{"site.face.2"}, vault.MaxPrefixes+1)))
-	b.refused("behind no fence", token, w)
-	b.ok("the longest fence", b.Admin.WriteFence(t.Context(), id, slices.Repeat([]string{"site.face.2"}, vault.MaxPrefixes)))
-	b.opens(token, w)
 }
 
 func testGrantsApart(t *testing.T, b bench) {
@@ -277,7 +267,7 @@ func testGrantsApart(t *testing.T, b bench) {
 
 func testTokenEnds(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{w.name}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence(w.name)))
 	short, accessor := b.mint(id, who, 1, 2*time.Second+300*time.Millisecond)
 	long, _ := b.mint(id, who, 1, longTTL)
 	b.opens(short, w)
@@ -289,7 +279,7 @@ func testTokenEnds(t *testing.T, b bench) {
 
 func testTokenRevoked(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{w.name}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence(w.name)))
 	first, accessor := b.mint(id, who, 1, longTTL)
 	second, _ := b.mint(id, who, 1, longTTL)
 	if first == second {
@@ -307,14 +297,14 @@ func testTokenRevoked(t *testing.T, b bench) {
 func testBadMint(t *testing.T, b bench) {
 	for _, ttl := range []time.Duration{0, -time.Second, time.Nanosecond, 999 * time.Millisecond, vault.MaxTTL + 1} {
 		// Less than a second would be none to Vault, and none is without end.
-		_, _, err := b.Grants.Mint(t.Context(), vault.NewID(), org(), 1, ttl)
+		_, _, err := b.Grants.Mint(t.Context(), vault.NewID(), org(), 1, ttl, 0)
 		b.invalid("a token of "+ttl.String(), err)
 	}
 	for _, c := range []struct {
 		contractor string
 		epoch      int
 	}{{"", 1}, {"Org", 1}, {"a/b", 1}, {"org", 0}, {"org", -1}} {
-		_, _, err := b.Grants.Mint(t.Context(), vault.NewID(), c.contractor, c.epoch, longTTL)
+		_, _, err := b.Grants.Mint(t.Context(), vault.NewID(), c.contractor, c.epoch, longTTL, 0)
 		b.invalid("a token of "+c.contractor, err)
 		b.invalid("disable "+c.contractor, b.Admin.DisableContractor(t.Context(), c.contractor, c.epoch))
 	}
@@ -323,7 +313,7 @@ func testBadMint(t *testing.T, b bench) {
 
 func testDisable(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{w.name}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence(w.name)))
 	first, accessor := b.mint(id, who, 1, longTTL)
 	second, _ := b.mint(id, who, 1, longTTL)
 	next, _ := b.mint(id, who, 2, longTTL)
@@ -336,7 +326,7 @@ func testDisable(t *testing.T, b bench) {
 		b.opens(next, w)
 		b.opens(other, w)
 	}
-	late, _, err := b.Grants.Mint(t.Context(), id, who, 1, longTTL)
+	late, _, err := b.Grants.Mint(t.Context(), id, who, 1, longTTL, 0)
 	if vault.KindOf(err) != vault.Denied || vault.ReasonOf(err) != vault.ReasonContractorSuspended || !late.IsZero() {
 		t.Fatalf("minted after that: %v; want Denied, CONTRACTOR_SUSPENDED", err)
 	}
@@ -348,7 +338,7 @@ func testDisable(t *testing.T, b bench) {
 // first token, so there is nothing to disable before.
 func testDisableFirst(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{w.name}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence(w.name)))
 	b.ok("disable one that never had a token", b.Admin.DisableContractor(t.Context(), who, 1))
 	token, _ := b.mint(id, who, 1, longTTL)
 	b.opens(token, w)
@@ -391,7 +381,7 @@ func testDown(t *testing.T, b bench) {
 func testDownHolds(t *testing.T, b bench) {
 	w, id, who := b.wrap(keyName("20190501")), vault.NewID(), org()
 	revoked := b.wrap(keyName("20190501"))
-	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, []string{"site.face.2"}))
+	b.ok("write the fence", b.Admin.WriteFence(t.Context(), id, fence("site.face.2")))
 	disabled, _ := b.mint(id, who, 1, longTTL)
 	ended, accessor := b.mint(id, org(), 1, longTTL)
 	unfenced := b.grant(w.name)

@@ -109,12 +109,14 @@ func ParseDecision(in *pb.Decision) (d vault.Decision, err error) {
 }
 
 var grantStates = map[vault.GrantState]pb.Grant_State{
-	vault.GrantPending:  pb.Grant_STATE_PENDING,
-	vault.GrantApproved: pb.Grant_STATE_APPROVED,
-	vault.GrantActive:   pb.Grant_STATE_ACTIVE,
-	vault.GrantDenied:   pb.Grant_STATE_DENIED,
-	vault.GrantRetired:  pb.Grant_STATE_RETIRED,
-	vault.GrantRevoked:  pb.Grant_STATE_REVOKED,
+	vault.GrantPending:   pb.Grant_STATE_PENDING,
+	vault.GrantApproved:  pb.Grant_STATE_APPROVED,
+	vault.GrantActive:    pb.Grant_STATE_ACTIVE,
+	vault.GrantDenied:    pb.Grant_STATE_DENIED,
+	vault.GrantRetired:   pb.Grant_STATE_RETIRED,
+	vault.GrantRevoked:   pb.Grant_STATE_REVOKED,
+	vault.GrantLapsed:    pb.Grant_STATE_LAPSED,
+	vault.GrantSuspended: pb.Grant_STATE_SUSPENDED,
 }
 
 // ParseGrantState reads a grant's state. That a grant expired shows from its terms.
@@ -136,12 +138,16 @@ func Grant(g vault.Grant, now time.Time) *pb.Grant {
 		RequestTime: timestamppb.New(g.RequestedAt), EndTime: timestamppb.New(g.Ends), Justification: g.Justification,
 		ApprovalsRequired: int32(g.Approvals), Approvals: signatures(g.Signatures), RecordsReleased: g.Released,
 		Digest: g.Decision().Digest().String(), ReadTime: timestamppb.New(now), TimeRemaining: durationpb.New(0),
+		MaxBytes: g.MaxBytes, BytesReleased: g.ReleasedBytes,
 	}
 	switch live := g.State == vault.GrantPending || g.State == vault.GrantApproved || g.State == vault.GrantActive; {
+	case g.Lapsed(now):
+		out.State = pb.Grant_STATE_LAPSED
 	case live && g.Ended(now):
 		out.State = pb.Grant_STATE_EXPIRED
 	case live:
 		out.RecordsRemaining = max(g.MaxRecords-g.Released, 0)
+		out.BytesRemaining = max(g.MaxBytes-g.ReleasedBytes, 0)
 		out.TimeRemaining = durationpb.New(g.Ends.Sub(now))
 	}
 	return out
@@ -152,7 +158,7 @@ func Grant(g vault.Grant, now time.Time) *pb.Grant {
 func ParseTerms(in *pb.Grant) (t vault.Terms, err error) {
 	t = vault.Terms{
 		Purpose: vault.PurposeRef{Version: int(in.GetPurposeVersion())},
-		Grantee: in.GetGrantee(), Epoch: int(in.GetEpoch()), MaxRecords: in.GetMaxRecords(),
+		Grantee: in.GetGrantee(), Epoch: int(in.GetEpoch()), MaxRecords: in.GetMaxRecords(), MaxBytes: in.GetMaxBytes(),
 		Approvals: int(in.GetApprovalsRequired()), Justification: vault.DigestOf([]byte(in.GetJustification())),
 	}
 	if t.Grant, err = ParseName("grant.name", Grants, in.GetName()); err != nil {
@@ -161,7 +167,7 @@ func ParseTerms(in *pb.Grant) (t vault.Terms, err error) {
 	if t.Purpose.Name, err = ParseSlug("grant.purpose", Purposes, in.GetPurpose()); err != nil {
 		return t, err
 	}
-	if t.Purpose.Digest, err = parseDigest("grant.purpose_digest", in.GetPurposeDigest()); err != nil {
+	if t.Purpose.Digest, err = ParseDigest("grant.purpose_digest", in.GetPurposeDigest()); err != nil {
 		return t, err
 	}
 	if err = vault.CheckText("grant.grantee", t.Grantee, maxCallerID, false); err != nil {
@@ -179,7 +185,8 @@ func ParseTerms(in *pb.Grant) (t vault.Terms, err error) {
 	return t.Normal(), err
 }
 
-func parseDigest(field, s string) (d vault.Digest, err error) {
+// ParseDigest reads a digest, "sha256:<hex>".
+func ParseDigest(field, s string) (d vault.Digest, err error) {
 	text, ok := strings.CutPrefix(s, "sha256:")
 	if ok && len(text) == 2*len(d) {
 		if _, err := hex.Decode(d[:], []byte(text)); err == nil {
@@ -187,4 +194,13 @@ func parseDigest(field, s string) (d vault.Digest, err error) {
 		}
 	}
 	return vault.Digest{}, vault.InvalidField(field, "must be sha256: and %d hexadecimal digits", 2*len(d))
+}
+
+// GrantFor writes a grant as of now for a caller: contractors never learn records' IDs.
+func GrantFor(c vault.Caller, g vault.Grant, now time.Time) *pb.Grant {
+	out := Grant(g, now)
+	if c.Role == vault.RoleContractor {
+		out.Scope.Records = nil
+	}
+	return out
 }

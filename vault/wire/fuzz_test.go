@@ -33,7 +33,7 @@ var forms = []form{
 		func(v any, in proto.Message) proto.Message {
 			return wire.Grant(vault.Grant{Terms: v.(vault.Terms), Justification: in.(*pb.Grant).Justification}, now)
 		},
-		14,
+		18,
 	},
 	{
 		&pb.Purpose{},
@@ -45,7 +45,7 @@ var forms = []form{
 			return x, x.Text(), err
 		},
 		func(v any, _ proto.Message) proto.Message { return wire.Purpose(v.(vault.Purpose)) },
-		9,
+		22,
 	},
 	{
 		&pb.Decision{},
@@ -98,12 +98,12 @@ var forms = []form{
 		func(m proto.Message) (any, string, error) {
 			x, err := wire.ParseContractor(m.(*pb.Contractor))
 			if err == nil && x.Check() != nil {
-				return x, "", nil
+				return x.Normal(), "", nil
 			}
-			return x, x.Text(), err
+			return x.Normal(), x.Text(), err
 		},
 		func(v any, _ proto.Message) proto.Message { return wire.Contractor(v.(vault.Contractor)) },
-		3,
+		4,
 	},
 }
 
@@ -119,7 +119,7 @@ func FuzzParse(f *testing.F) {
 	}
 	for i, m := range []proto.Message{
 		wire.Grant(vault.Grant{Terms: terms, Justification: "work order 7", Signatures: []vault.Signature{signature}}, now),
-		wire.Purpose(vault.Purpose{Name: "p", Version: 1, Title: "t", Modalities: both, Sites: scope.Sites, Contractors: []string{"acme"}, MaxTTL: time.Hour, MaxRecords: 5, Approvals: 2}),
+		wire.Purpose(vault.Purpose{Name: "p", Version: 1, Title: "t", Modalities: both, Sites: scope.Sites, Contractors: []string{"acme"}, MaxTTL: time.Hour, MaxRecords: 5, Approvals: 2, LegalBasis: "law", MaxBytes: 9, MaxRate: 8, MaxRecordAge: time.Hour, Precision: vault.PrecisionNone, MinBucket: 7, Approvers: []string{"ann", "bob"}, Retention: []string{"standard"}, Replaces: vault.DigestOf(nil), Strict: true, Live: true, Withdrawn: true}),
 		wire.Proposal(vault.Proposal{Decision: terms.Decision(), Signatures: []vault.Signature{signature}}, now),
 		wire.Selection(vault.Selection{Site: "a", Modality: vault.Face, From: now, Until: now.Add(time.Hour)}),
 		wire.Scope(scope), wire.Signature(signature), wire.Contractor(vault.Contractor{Name: "acme", Title: "Acme"}),
@@ -135,6 +135,21 @@ func FuzzParse(f *testing.F) {
 			f.Fatalf("a seed is refused: %T, %v", m, err)
 		}
 		f.Add(uint8(i), b)
+	}
+	// Scopes of the other kinds, and terms of them.
+	for _, sc := range []vault.Scope{
+		{Sites: scope.Sites, Modalities: both, From: now, Until: now.Add(time.Hour), Live: true},
+		{Sites: scope.Sites, Modalities: both, From: now, Until: now.Add(time.Hour), List: vault.ID{7}, Records: []vault.ID{{1}, {2}}},
+	} {
+		of := terms
+		of.Scope, of.MaxBytes = sc, 1<<40
+		for i, m := range map[uint8]proto.Message{0: wire.Grant(vault.Grant{Terms: of, Justification: "x"}, now), 4: wire.Scope(sc)} {
+			b, err := proto.Marshal(m)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(i, b)
+		}
 	}
 	record := vault.ID{1}
 	for _, m := range []*pb.Selection{

@@ -29,7 +29,7 @@ func TestGrantShowsWhatIsLeft(t *testing.T) {
 		{vault.GrantRetired, 3, time.Hour, 0, 0},
 		{vault.GrantDenied, 0, time.Hour, 0, 0},
 	} {
-		g := vault.Grant{State: c.state, Released: c.released, Terms: vault.Terms{MaxRecords: 5, Ends: now.Add(c.left)}}
+		g := vault.Grant{State: c.state, RequestedAt: now.Add(-time.Hour), Released: c.released, Terms: vault.Terms{MaxRecords: 5, Ends: now.Add(c.left)}}
 		m := wire.Grant(g, now)
 		if m.RecordsRemaining != c.records || m.TimeRemaining.AsDuration() != c.rest || !m.ReadTime.AsTime().Equal(now) {
 			t.Errorf("%+v shows %d records and %s left, as of %s", c, m.RecordsRemaining, m.TimeRemaining.AsDuration(), m.ReadTime.AsTime())

@@ -21,6 +21,7 @@ const (
 	Purposes    = "purposes"
 	Contractors = "contractors"
 	Decisions   = "decisions"
+	Lists       = "lists"
 )
 
 // Name writes a resource name, such as "grants/<uuid>".
@@ -83,8 +84,8 @@ func parseModalities(field string, in []pb.Modality) (out []vault.Modality, err 
 	return out, nil
 }
 
-// parseSites bounds a list of sites before it is sorted and freed of doubles.
-func parseSites(field string, in []string) ([]string, error) {
+// bounded refuses a list that is too long before it is sorted and freed of doubles.
+func bounded(field string, in []string) ([]string, error) {
 	if len(in) > vault.MaxListed {
 		return nil, vault.InvalidField(field, "names %d; at most %d are allowed", len(in), vault.MaxListed)
 	}
@@ -115,21 +116,22 @@ func ParseDuration(field string, d *durationpb.Duration) (time.Duration, error) 
 
 // Scope writes a scope.
 func Scope(s vault.Scope) *pb.Scope {
-	return &pb.Scope{
+	out := &pb.Scope{
 		Sites: s.Sites, Modalities: writeModalities(s.Modalities),
-		StartTime: timestamppb.New(s.From), EndTime: timestamppb.New(s.Until),
+		StartTime: timestamppb.New(s.From), EndTime: timestamppb.New(s.Until), Live: s.Live,
 	}
+	if s.List != (vault.ID{}) {
+		out.RecordList = Name(Lists, s.List)
+	}
+	for _, id := range s.Records {
+		out.Records = append(out.Records, Name(Records, id))
+	}
+	return out
 }
 
 // ParseScope reads a scope. Its fields are present, not checked further.
 func ParseScope(in *pb.Scope) (s vault.Scope, err error) {
-	if in == nil {
-		return s, vault.InvalidField("scope", "must not be empty")
-	}
-	if s.Sites, err = parseSites("scope.sites", in.Sites); err != nil {
-		return s, err
-	}
-	if s.Modalities, err = parseModalities("scope.modalities", in.Modalities); err != nil {
+	if s, err = parseScope(in); err != nil {
 		return s, err
 	}
 	if s.From, err = ParseTime("scope.start_time", in.StartTime); err != nil {
@@ -137,6 +139,98 @@ func ParseScope(in *pb.Scope) (s vault.Scope, err error) {
 	}
 	s.Until, err = ParseTime("scope.end_time", in.EndTime)
 	return s, err
+}
+
+// Wanted writes the scope that a request names, as [ParseWanted] reads it.
+func Wanted(s vault.Scope) *pb.Scope {
+	out := Scope(s)
+	if s.Live || s.List != (vault.ID{}) {
+		out.StartTime, out.EndTime = nil, nil
+	}
+	return out
+}
+
+// ParseWanted reads the scope that a request names: of a live one, or one of a list, the service
+// adds the rest.
+func ParseWanted(in *pb.Scope) (vault.Scope, error) {
+	s, err := parseScope(in)
+	switch {
+	case err != nil:
+		return s, err
+	case len(s.Records) > 0:
+		return s, vault.InvalidField("scope.records", "must be empty: an admin makes the list")
+	case s.List != (vault.ID{}):
+		if len(s.Sites) > 0 || len(s.Modalities) > 0 || s.Live || in.StartTime != nil || in.EndTime != nil {
+			return s, vault.InvalidField("scope", "names either record_list or sites, modalities and times, not both")
+		}
+		return s, nil
+	case s.Live:
+		if in.StartTime != nil || in.EndTime != nil {
+			return s, vault.InvalidField("scope", "names no times when it is live: its window is the grant's life")
+		}
+		return s, nil
+	}
+	return ParseScope(in)
+}
+
+// parseScope reads all of a scope but its times.
+func parseScope(in *pb.Scope) (s vault.Scope, err error) {
+	if in == nil {
+		return s, vault.InvalidField("scope", "must not be empty")
+	}
+	if s.Sites, err = bounded("scope.sites", in.Sites); err != nil {
+		return s, err
+	}
+	if s.Modalities, err = parseModalities("scope.modalities", in.Modalities); err != nil {
+		return s, err
+	}
+	s.Live = in.Live
+	if in.RecordList != "" {
+		if s.List, err = ParseName("scope.record_list", Lists, in.RecordList); err != nil {
+			return s, err
+		}
+		if s.List == (vault.ID{}) { // which in the domain means that none is named
+			return s, vault.InvalidField("scope.record_list", "names no list")
+		}
+	}
+	s.Records, err = ParseRecords("scope.records", in.Records)
+	return s, err
+}
+
+// ParseRecords reads names of records, at most as many as a list may have.
+func ParseRecords(field string, in []string) (out []vault.ID, err error) {
+	if len(in) > vault.MaxRecordList {
+		return nil, vault.InvalidField(field, "names %d; at most %d are allowed", len(in), vault.MaxRecordList)
+	}
+	for i, name := range in {
+		id, err := ParseName(fmt.Sprintf("%s[%d]", field, i), Records, name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
+
+// RecordList writes a list of records.
+func RecordList(l vault.RecordList) *pb.RecordList {
+	out := &pb.RecordList{Name: Name(Lists, l.ID), Contractor: Contractors + "/" + l.Contractor, CreatedBy: l.By, CreateTime: timestamppb.New(l.At)}
+	for _, id := range l.Records {
+		out.Records = append(out.Records, Name(Records, id))
+	}
+	return out
+}
+
+// ParseRecordList reads what an admin may say of a list: its contractor and records.
+func ParseRecordList(in *pb.RecordList) (l vault.RecordList, err error) {
+	if in == nil {
+		return l, vault.InvalidField("record_list", "must not be empty")
+	}
+	if l.Contractor, err = ParseSlug("record_list.contractor", Contractors, in.Contractor); err != nil {
+		return l, err
+	}
+	l.Records, err = ParseRecords("record_list.records", in.Records)
+	return l, err
 }
 
 // Selection writes a selection.
@@ -177,70 +271,6 @@ func ParseSelection(in *pb.Selection) (s vault.Selection, err error) {
 	}
 	s.Until, err = ParseTime("selection.end_time", in.EndTime)
 	return s, err
-}
-
-// Purpose writes a purpose.
-func Purpose(p vault.Purpose) *pb.Purpose {
-	out := &pb.Purpose{
-		Name: Purposes + "/" + p.Name, Version: int32(p.Version), Title: p.Title,
-		Modalities: writeModalities(p.Modalities), Sites: p.Sites,
-		MaxTtl: durationpb.New(p.MaxTTL), MaxRecords: p.MaxRecords, Approvals: int32(p.Approvals),
-	}
-	for _, c := range p.Contractors {
-		out.Contractors = append(out.Contractors, Contractors+"/"+c)
-	}
-	return out
-}
-
-// ParsePurpose reads a purpose. Its fields are present, not checked further.
-func ParsePurpose(in *pb.Purpose) (p vault.Purpose, err error) {
-	if in == nil {
-		return p, vault.InvalidField("purpose", "must not be empty")
-	}
-	p = vault.Purpose{
-		Version: int(in.Version), Title: in.Title,
-		MaxRecords: in.MaxRecords, Approvals: int(in.Approvals),
-	}
-	if p.Name, err = ParseSlug("purpose.name", Purposes, in.Name); err != nil {
-		return p, err
-	}
-	if p.Sites, err = parseSites("purpose.sites", in.Sites); err != nil {
-		return p, err
-	}
-	if p.Modalities, err = parseModalities("purpose.modalities", in.Modalities); err != nil {
-		return p, err
-	}
-	if len(in.Contractors) > vault.MaxListed {
-		return p, vault.InvalidField("purpose.contractors", "names %d; at most %d are allowed", len(in.Contractors), vault.MaxListed)
-	}
-	for i, c := range in.Contractors {
-		name, err := ParseSlug(fmt.Sprintf("purpose.contractors[%d]", i), Contractors, c)
-		if err != nil {
-			return p, err
-		}
-		p.Contractors = append(p.Contractors, name)
-	}
-	p.MaxTTL, err = ParseDuration("purpose.max_ttl", in.MaxTtl)
-	return p, err
-}
-
-// Contractor writes a contractor.
-func Contractor(c vault.Contractor) *pb.Contractor {
-	out := &pb.Contractor{Name: Contractors + "/" + c.Name, Title: c.Title, Epoch: int32(c.Epoch), State: pb.Contractor_STATE_ACTIVE}
-	if c.Suspended {
-		out.State = pb.Contractor_STATE_SUSPENDED
-	}
-	return out
-}
-
-// ParseContractor reads what a client may say of a contractor: its name and title.
-func ParseContractor(in *pb.Contractor) (c vault.Contractor, err error) {
-	if in == nil {
-		return c, vault.InvalidField("contractor", "must not be empty")
-	}
-	c.Title = in.Title
-	c.Name, err = ParseSlug("contractor.name", Contractors, in.Name)
-	return c, err
 }
 
 // Barrier writes a barrier.

@@ -58,7 +58,14 @@ func modalities(t *rapid.T) []vault.Modality {
 }
 
 func scope(t *rapid.T) vault.Scope {
-	return vault.Scope{Sites: names(t, "site"), Modalities: modalities(t), From: moment(t, "from"), Until: moment(t, "until")}
+	s := vault.Scope{Sites: names(t, "site"), Modalities: modalities(t), From: moment(t, "from"), Until: moment(t, "until"), Live: rapid.Bool().Draw(t, "live")}
+	if rapid.Bool().Draw(t, "listed") {
+		s.List = vault.NewID()
+		for range rapid.IntRange(1, 3).Draw(t, "records") {
+			s.Records = append(s.Records, id(t, "record"))
+		}
+	}
+	return s
 }
 
 func grant(t *rapid.T) vault.Grant {
@@ -66,11 +73,11 @@ func grant(t *rapid.T) vault.Grant {
 		Grant:   id(t, "grant"),
 		Purpose: vault.PurposeRef{Name: name(t, "purpose"), Version: rapid.IntRange(1, 1<<31-1).Draw(t, "version"), Digest: vault.DigestOf([]byte(name(t, "digest")))},
 		Grantee: "spiffe://example.org/contractor/" + name(t, "org") + "/" + name(t, "workload"), Epoch: rapid.IntRange(1, 1<<31-1).Draw(t, "epoch"),
-		Scope: scope(t), MaxRecords: rapid.Int64().Draw(t, "max"), Ends: moment(t, "ends"), Approvals: rapid.IntRange(1, 5).Draw(t, "approvals"),
+		Scope: scope(t), MaxRecords: rapid.Int64().Draw(t, "max"), MaxBytes: rapid.Int64().Draw(t, "bytes"), Ends: moment(t, "ends"), Approvals: rapid.IntRange(1, 5).Draw(t, "approvals"),
 	}}
 	g.Justification = rapid.String().Draw(t, "justification")
 	g.Terms.Justification = vault.DigestOf([]byte(g.Justification))
-	g.State = rapid.SampledFrom([]vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantRetired, vault.GrantRevoked}).Draw(t, "state")
+	g.State = rapid.SampledFrom([]vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantRetired, vault.GrantRevoked, vault.GrantLapsed, vault.GrantSuspended}).Draw(t, "state")
 	g.RequestedAt, g.Released = moment(t, "requested"), rapid.Int64().Draw(t, "released")
 	return g
 }
@@ -109,13 +116,19 @@ func TestTermsNoticeEveryField(t *testing.T) {
 			"modalities":      func(m *pb.Grant) { m.Scope.Modalities = nil },
 			"start_time":      func(m *pb.Grant) { m.Scope.StartTime.Seconds++ },
 			"end_time":        func(m *pb.Grant) { m.Scope.EndTime.Seconds++ },
+			"live":            func(m *pb.Grant) { m.Scope.Live = !m.Scope.Live },
+			"record_list":     func(m *pb.Grant) { m.Scope.RecordList = wire.Name(wire.Lists, vault.NewID()) },
 			"max_records":     func(m *pb.Grant) { m.MaxRecords ^= 1 },
+			"max_bytes":       func(m *pb.Grant) { m.MaxBytes ^= 1 },
 			"ends":            func(m *pb.Grant) { m.EndTime.Seconds++ },
 			"approvals":       func(m *pb.Grant) { m.ApprovalsRequired-- },
 			"justification":   func(m *pb.Grant) { m.Justification += "x" },
 		} {
 			altered := proto.CloneOf(m)
 			change(altered)
+			if m.Scope.RecordList == "" && field == "record_list" {
+				altered.Scope.Records = []string{wire.Name(wire.Records, vault.NewID())}
+			}
 			if got, err := wire.ParseTerms(altered); err == nil && got.Text() == before.Text() {
 				t.Fatalf("%s altered, the terms are the same", field)
 			}
@@ -125,14 +138,16 @@ func TestTermsNoticeEveryField(t *testing.T) {
 
 func TestGrantShowsItsState(t *testing.T) {
 	for state, want := range map[vault.GrantState][2]pb.Grant_State{ // before the end, at it
-		vault.GrantPending:  {pb.Grant_STATE_PENDING, pb.Grant_STATE_EXPIRED},
-		vault.GrantApproved: {pb.Grant_STATE_APPROVED, pb.Grant_STATE_EXPIRED},
-		vault.GrantActive:   {pb.Grant_STATE_ACTIVE, pb.Grant_STATE_EXPIRED},
-		vault.GrantDenied:   {pb.Grant_STATE_DENIED, pb.Grant_STATE_DENIED},
-		vault.GrantRetired:  {pb.Grant_STATE_RETIRED, pb.Grant_STATE_RETIRED},
-		vault.GrantRevoked:  {pb.Grant_STATE_REVOKED, pb.Grant_STATE_REVOKED},
+		vault.GrantPending:   {pb.Grant_STATE_PENDING, pb.Grant_STATE_EXPIRED},
+		vault.GrantApproved:  {pb.Grant_STATE_APPROVED, pb.Grant_STATE_EXPIRED},
+		vault.GrantActive:    {pb.Grant_STATE_ACTIVE, pb.Grant_STATE_EXPIRED},
+		vault.GrantDenied:    {pb.Grant_STATE_DENIED, pb.Grant_STATE_DENIED},
+		vault.GrantRetired:   {pb.Grant_STATE_RETIRED, pb.Grant_STATE_RETIRED},
+		vault.GrantRevoked:   {pb.Grant_STATE_REVOKED, pb.Grant_STATE_REVOKED},
+		vault.GrantLapsed:    {pb.Grant_STATE_LAPSED, pb.Grant_STATE_LAPSED},
+		vault.GrantSuspended: {pb.Grant_STATE_SUSPENDED, pb.Grant_STATE_SUSPENDED},
 	} {
-		g := vault.Grant{State: state, Terms: vault.Terms{Ends: now}}
+		g := vault.Grant{State: state, RequestedAt: now.Add(-time.Hour), Terms: vault.Terms{Ends: now}}
 		for i, at := range []time.Time{now.Add(-time.Microsecond), now} {
 			if got := wire.Grant(g, at).State; got != want[i] {
 				t.Errorf("%s shows as %s, want %s", state, got, want[i])
@@ -164,11 +179,18 @@ func TestGrantShowsNoSecret(t *testing.T) {
 
 func TestPurposesReadBackAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		whole := rapid.IntRange(-1<<31, 1<<31-1)
 		p := vault.Purpose{
-			Name: name(t, "name"), Version: rapid.IntRange(1, 1<<31-1).Draw(t, "version"), Title: rapid.String().Draw(t, "title"),
-			Modalities: modalities(t), Sites: names(t, "site"), Contractors: names(t, "contractor"),
-			MaxTTL:     time.Duration(rapid.Int64().Draw(t, "ttl")),
-			MaxRecords: rapid.Int64().Draw(t, "max"), Approvals: rapid.IntRange(-1<<31, 1<<31-1).Draw(t, "approvals"),
+			Name: name(t, "name"), Version: rapid.IntRange(1, 1<<31-1).Draw(t, "version"), Withdrawn: rapid.Bool().Draw(t, "withdrawn"),
+			Title: rapid.String().Draw(t, "title"), LegalBasis: rapid.String().Draw(t, "basis"), Modalities: modalities(t), Linkage: rapid.Bool().Draw(t, "linkage"),
+			Sites: names(t, "site"), Contractors: names(t, "contractor"), MaxTTL: time.Duration(rapid.Int64().Draw(t, "ttl")),
+			MaxRecords: rapid.Int64().Draw(t, "max"), MaxBytes: rapid.Int64().Draw(t, "bytes"), MaxRate: rapid.Int64().Draw(t, "rate"),
+			MaxRecordAge: time.Duration(rapid.Int64().Draw(t, "age")), Precision: rapid.SampledFrom(vault.Precisions).Draw(t, "precision"),
+			MinBucket: whole.Draw(t, "bucket"), Approvals: whole.Draw(t, "approvals"), Approvers: names(t, "approver"),
+			Strict: rapid.Bool().Draw(t, "strict"), Live: rapid.Bool().Draw(t, "live"), Retention: names(t, "class"),
+		}
+		if rapid.Bool().Draw(t, "not the first") {
+			p.Replaces = vault.DigestOf([]byte(p.Name))
 		}
 		got, err := wire.ParsePurpose(sent(t, wire.Purpose(p)))
 		if err != nil || !reflect.DeepEqual(got, p) {
@@ -229,16 +251,41 @@ func TestSignaturesAndDecisionsReadBackAlike(t *testing.T) {
 }
 
 func TestContractorsReadBack(t *testing.T) {
-	m := sent(t, wire.Contractor(vault.Contractor{Name: "acme", Title: "Acme", Suspended: true, Epoch: 3}))
-	if m.State != pb.Contractor_STATE_SUSPENDED || m.Epoch != 3 {
+	m := sent(t, wire.Contractor(vault.Contractor{Name: "acme", Title: "Acme", Group: "holding", Suspended: true, Epoch: 3}))
+	if m.State != pb.Contractor_STATE_SUSPENDED || m.Epoch != 3 || m.ConflictGroup != "holding" {
 		t.Errorf("message %v", m)
 	}
 	// A client's word on epoch and standing counts for nothing.
-	if got, err := wire.ParseContractor(m); err != nil || got != (vault.Contractor{Name: "acme", Title: "Acme"}) {
+	if got, err := wire.ParseContractor(m); err != nil || got != (vault.Contractor{Name: "acme", Title: "Acme", Group: "holding"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if m := wire.Contractor(vault.Contractor{}); m.State != pb.Contractor_STATE_ACTIVE {
+	if m := wire.Contractor(vault.Contractor{Name: "acme"}); m.State != pb.Contractor_STATE_ACTIVE || m.ConflictGroup != "acme" {
 		t.Errorf("message %v", m)
+	}
+}
+
+// A contractor learns no record's ID, of whatever grant; an admin sees what a list holds.
+func TestContractorsLearnNoIDs(t *testing.T) {
+	g := vault.Grant{Terms: vault.Terms{Scope: vault.Scope{List: vault.ID{1}, Records: []vault.ID{{2}, {3}}}}}
+	if got := wire.GrantFor(vault.Caller{Role: vault.RoleContractor}, g, now); len(got.Scope.Records) > 0 || got.Scope.RecordList == "" {
+		t.Errorf("a contractor sees %v", got.Scope)
+	}
+	for _, r := range []vault.Role{vault.RoleAdmin, vault.RoleAuditor} {
+		if got := wire.GrantFor(vault.Caller{Role: r}, g, now); len(got.Scope.Records) != 2 {
+			t.Errorf("an %s sees %v", r, got.Scope)
+		}
+	}
+}
+
+func TestRecordListsReadBack(t *testing.T) {
+	l := vault.RecordList{ID: vault.ID{1}, Contractor: "acme", Records: []vault.ID{{2}, {3}}, By: "spiffe://example.org/admin/ann", At: now}
+	m := sent(t, wire.RecordList(l))
+	if m.CreatedBy != l.By || m.Name != wire.Name(wire.Lists, l.ID) || !m.CreateTime.AsTime().Equal(now) {
+		t.Errorf("message %v", m)
+	}
+	// A client's word on who made it, and when, counts for nothing.
+	if got, err := wire.ParseRecordList(m); err != nil || !reflect.DeepEqual(got, vault.RecordList{Contractor: "acme", Records: l.Records}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -270,7 +317,7 @@ func TestHostileMessagesNameTheirField(t *testing.T) {
 	three := []pb.Modality{1, 2, 1}
 	s := wire.Scope(vault.Scope{Sites: []string{"a"}, Modalities: []vault.Modality{vault.Face}, From: now, Until: now})
 	g := wire.Grant(vault.Grant{Terms: vault.Terms{Grant: vault.NewID(), Purpose: vault.PurposeRef{Name: "p"}, Grantee: "spiffe://example.org/contractor/acme/x", Ends: now}}, now)
-	p := wire.Purpose(vault.Purpose{Name: "p", MaxTTL: time.Hour})
+	p := wire.Purpose(vault.Purpose{Name: "p", MaxTTL: time.Hour, MaxRecordAge: time.Hour, Precision: vault.PrecisionDay})
 	sel := wire.Selection(vault.Selection{Site: "a", From: now, Until: now})
 	sig := wire.Signature(vault.Signature{Signer: "s", SignedAt: now, Bytes: []byte{1}, Chain: [][]byte{{1}}})
 	d := wire.Proposal(vault.Proposal{Decision: vault.Decision{Kind: vault.DestroyKeys}}, now)
@@ -340,6 +387,47 @@ func TestHostileMessagesNameTheirField(t *testing.T) {
 			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.Contractors = []string{"contractors/a", "a"} }))
 			return err
 		}},
+		{"purpose.time_precision", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.TimePrecision = 0 }))
+			return err
+		}},
+		{"purpose.time_precision", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.TimePrecision = 99 }))
+			return err
+		}},
+		{"purpose.max_record_age", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.MaxRecordAge = nil }))
+			return err
+		}},
+		{"purpose.approvers", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.Approvers = long }))
+			return err
+		}},
+		{"purpose.retention_classes", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.RetentionClasses = long }))
+			return err
+		}},
+		{"purpose.replaces", func() error {
+			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.Replaces = "sha256:00" }))
+			return err
+		}},
+		{"scope.records", func() error {
+			_, err := wire.ParseWanted(&pb.Scope{Records: []string{wire.Name(wire.Records, vault.NewID())}})
+			return err
+		}},
+		{"scope", func() error {
+			_, err := wire.ParseWanted(&pb.Scope{RecordList: wire.Name(wire.Lists, vault.NewID()), Sites: []string{"a"}})
+			return err
+		}},
+		{"scope", func() error {
+			_, err := wire.ParseWanted(&pb.Scope{Live: true, EndTime: timestamppb.New(now)})
+			return err
+		}},
+		{"scope.record_list", func() error {
+			_, err := wire.ParseWanted(&pb.Scope{RecordList: wire.Name(wire.Lists, vault.ID{})})
+			return err
+		}},
+		{"scope.start_time", func() error { _, err := wire.ParseWanted(&pb.Scope{Sites: []string{"a"}}); return err }},
 		{"purpose.max_ttl", func() error {
 			_, err := wire.ParsePurpose(without(p, func(m *pb.Purpose) { m.MaxTtl = nil }))
 			return err

@@ -20,7 +20,8 @@ path "MOUNT/encrypt/*" {
 }
 `
 
-// grantsPolicy mints grant tokens by the token role, which bounds policies, aliases and life, and ends them.
+// grantsPolicy mints grant tokens by the token role, which bounds policies, aliases and life, looks them up and ends
+// them. How often a token may be used (num_uses) it is free to say: what it may leave out needs no bound.
 const grantsPolicy = `
 path "auth/token/create/portcullis-grant" {
   capabilities        = ["update"]
@@ -32,6 +33,7 @@ path "auth/token/create/portcullis-grant" {
     "entity_alias"      = ["portcullis-c-*"]
     "renewable"         = [false]
     "no_default_policy" = [true]
+    "num_uses"          = []
   }
   denied_parameters = {
     "policies"          = [""]

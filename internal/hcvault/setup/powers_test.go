@@ -151,12 +151,15 @@ func TestPowers(t *testing.T) {
 			{"write a fence", "PUT", "sys/policies/acl/" + fence, body{"policy": otherPolicy}, false},
 			{"mint", "POST", mintPath, mint(nil), false},
 			{"revoke a token", "POST", "auth/token/revoke-accessor", body{"accessor": operator.Auth.Accessor}, false},
+			{"look an accessor up", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor}, false},
 			{"end all grant tokens", "PUT", "sys/leases/revoke-prefix/auth/token/create/portcullis-grant", body{"sync": true}, false},
 			{"disable a contractor", "POST", with(ent.Data.ID), body{"disabled": true}, false},
 		}},
 		{"grants", login(t, "grants"), []try{
 			{"mint for a fence that stands", "POST", mintPath, mint(nil), true},
+			{"mint a token of so many uses", "POST", mintPath, mint(body{"num_uses": 3}), true},
 			{"look an accessor up", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor}, true},
+			{"look a token up by the accessor's path", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor, "token": victim}, false},
 			{"revoke by accessor", "POST", "auth/token/revoke-accessor", body{"accessor": "unknown"}, true},
 			{"open", "POST", "portcullis/decrypt/" + key, body{"ciphertext": wrapped}, false},
 			{"make a key", "POST", "portcullis/encrypt/" + fresh(), body{"plaintext": dek}, false},
@@ -184,6 +187,7 @@ func TestPowers(t *testing.T) {
 			{"mint a periodic token", "POST", mintPath, mint(body{"period": "1h"}), false},
 			{"mint a token of its choice", "POST", mintPath, mint(body{"id": "chosen"}), false},
 			{"mint a child", "POST", mintPath, mint(body{"no_parent": false}), false},
+			{"mint with less than no uses", "POST", mintPath, mint(body{"num_uses": -1}), false},
 			{"revoke by token", "POST", "auth/token/revoke", body{"token": victim}, false},
 			{"look a token up", "POST", "auth/token/lookup", body{"token": victim}, false},
 			{"find an entity", "POST", "identity/lookup/entity", body{"alias_name": "portcullis-c-power-co-1", "alias_mount_accessor": mount.Data.Accessor}, false},
@@ -196,6 +200,7 @@ func TestPowers(t *testing.T) {
 			{"open another site", "POST", "portcullis/decrypt/" + beside["site"][0], body{"ciphertext": beside["site"][1]}, false},
 			{"open another modality", "POST", "portcullis/decrypt/" + beside["modality"][0], body{"ciphertext": beside["modality"][1]}, false},
 			{"open with other parameters", "POST", "portcullis/decrypt/" + key, body{"ciphertext": wrapped, "context": ""}, false},
+			{"look an accessor up", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor}, false},
 			{"make a key in scope", "POST", "portcullis/encrypt/" + fresh(), body{"plaintext": dek}, false},
 			{"rewrap in scope", "POST", "portcullis/rewrap/" + key, body{"ciphertext": wrapped}, false},
 			{"read a key's facts", "GET", "portcullis/keys/" + key, nil, false},
@@ -228,6 +233,7 @@ func TestPowers(t *testing.T) {
 			{"rotate by itself later", "POST", "portcullis/keys/" + key + "/config", body{"auto_rotate_period": "1h"}, false},
 			{"mint", "POST", mintPath, mint(nil), false},
 			{"revoke a token", "POST", "auth/token/revoke-accessor", body{"accessor": operator.Auth.Accessor}, false},
+			{"look an accessor up", "POST", "auth/token/lookup-accessor", body{"accessor": operator.Auth.Accessor}, false},
 			{"write another auth mount", "POST", "sys/auth/token/tune", body{"max_lease_ttl": "1s"}, false},
 			{"remove the token mount", "DELETE", "sys/auth/token", nil, false},
 			{"find a contractor", "POST", "identity/lookup/entity", body{"alias_name": "portcullis-c-power-co-1", "alias_mount_accessor": mount.Data.Accessor}, true},
@@ -323,5 +329,46 @@ func TestMintWithCommaInPolicy(t *testing.T) {
 	}
 	if err := call(t, got.Auth.ClientToken, "LIST", "portcullis/keys", nil, nil); transport.Status(err) != 403 {
 		t.Errorf("the token has the admin's rights: %v", err)
+	}
+}
+
+// TestMintTakesNoOtherParameter tries every parameter that this Vault says it has for a new token. A newer Vault with
+// another one is told by this test.
+func TestMintTakesNoOtherParameter(t *testing.T) {
+	const path = "auth/token/create/" + hcvault.TokenRole
+	var specs struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]any `json:"properties"`
+			} `json:"schemas"`
+		} `json:"components"`
+	}
+	root(t, "GET", "sys/internal/specs/openapi", nil, &specs)
+	allowed := map[string]any{
+		"policies": []string{hcvault.FencePrefix + "x"}, "entity_alias": "portcullis-c-params-1", "explicit_max_ttl": "60s",
+		"ttl": "60s", "renewable": false, "no_default_policy": true, "num_uses": 3,
+	}
+	token := login(t, "grants")
+	if err := call(t, token, "POST", path, allowed, nil); err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for name := range specs.Components.Schemas["TokenCreateAgainstRoleRequest"].Properties {
+		if _, ok := allowed[name]; ok {
+			continue
+		}
+		tried++
+		for _, value := range []any{"1", 1, true, false, "", nil, map[string]string{"a": "b"}} {
+			in := body{name: value}
+			for k, v := range allowed {
+				in[k] = v
+			}
+			if err := call(t, token, "POST", path, in, nil); transport.Status(err) != 403 {
+				t.Errorf("grants may not mint with %s = %v: %v", name, value, err)
+			}
+		}
+	}
+	if tried < 7 { // display_name, id, lease, meta, no_parent, period, type
+		t.Errorf("Vault names only %d parameters beside ours", tried)
 	}
 }

@@ -201,6 +201,7 @@ func (op *operator) tokenRole(ctx context.Context, o Options) error {
 		"allowed_policies_glob":   []string{hcvault.FencePrefix + "*"},
 		"allowed_entity_aliases":  []string{hcvault.AliasPrefix + "*"},
 		"token_bound_cidrs":       cidrs,
+		"token_num_uses":          0, // each token says itself how often it may be used; the role would cut it
 		// Whoever steals the credential that mints cannot make tokens that outlive the longest grant.
 		"token_explicit_max_ttl": fmt.Sprintf("%ds", int64(vault.MaxTTL/time.Second)),
 	}, nil)

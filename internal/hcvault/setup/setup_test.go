@@ -13,6 +13,7 @@ import (
 
 	"github.com/portcullis/portcullis/internal/hcvault"
 	"github.com/portcullis/portcullis/internal/hcvault/setup"
+	"github.com/portcullis/portcullis/internal/hcvault/transport"
 	"github.com/portcullis/portcullis/vault"
 )
 
@@ -185,9 +186,32 @@ func TestTokenIsBoundToAddresses(t *testing.T) {
 	}()
 	h := newThief(t)
 	key, wrapped := h.store("cidr.face.20190101")
-	tok := h.grantToken("cidr-co", "cidr.face.2019")
-	if err := call(t, tok, "POST", "portcullis/decrypt/"+key, map[string]string{"ciphertext": wrapped}, nil); err == nil {
-		t.Error("a token that is bound to 10.9.9.0/24 opens from 127.0.0.1")
+	open := func(tok string) error {
+		t.Helper()
+		return call(t, tok, "POST", "portcullis/decrypt/"+key, map[string]string{"ciphertext": wrapped}, nil)
+	}
+	outside := h.grantToken("cidr-co", "cidr.face.2019")
+	if err := open(outside); transport.Status(err) != 403 {
+		t.Errorf("a token that is bound to 10.9.9.0/24, from 127.0.0.1: %v", err)
+	}
+	// Among several ranges and plain addresses, ours is found. A token keeps what it was minted with.
+	o.TokenCIDRs = []string{"10.9.9.0/24", "127.0.0.1"}
+	if err := setup.Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(h.grantToken("cidr-co", "cidr.face.2019")); err != nil {
+		t.Errorf("a token that is bound to our address: %v", err)
+	}
+	if err := open(outside); transport.Status(err) != 403 {
+		t.Errorf("a token of before, that is bound to 10.9.9.0/24: %v", err)
+	}
+	// Without addresses a token is good from anywhere, also after a run that had bound it.
+	o.TokenCIDRs = nil
+	if err := setup.Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(h.grantToken("cidr-co", "cidr.face.2019")); err != nil {
+		t.Errorf("a token that is not bound: %v", err)
 	}
 }
 
@@ -270,10 +294,10 @@ func (h *thief) store(prefix string) (key, wrapped string) {
 func (h *thief) grantToken(contractor, prefix string) string {
 	h.t.Helper()
 	id := vault.NewID()
-	if err := h.s.Admin(h.role("admin")).WriteFence(h.t.Context(), id, []string{prefix}); err != nil {
+	if err := h.s.Admin(h.role("admin")).WriteFence(h.t.Context(), id, vault.Fence{Prefixes: []string{prefix}}); err != nil {
 		h.t.Fatal(err)
 	}
-	tok, _, err := h.s.Grants(h.role("grants")).Mint(h.t.Context(), id, contractor, 1, time.Minute)
+	tok, _, err := h.s.Grants(h.role("grants")).Mint(h.t.Context(), id, contractor, 1, time.Minute, 0)
 	if err != nil {
 		h.t.Fatal(err)
 	}

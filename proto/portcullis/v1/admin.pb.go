@@ -31,6 +31,7 @@ type ProposeDecisionRequest struct {
 	//	*ProposeDecisionRequest_RestoreKeys
 	//	*ProposeDecisionRequest_DestroyKeys
 	//	*ProposeDecisionRequest_ReinstateCaller
+	//	*ProposeDecisionRequest_WithdrawPurpose
 	Action        isProposeDecisionRequest_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -118,6 +119,15 @@ func (x *ProposeDecisionRequest) GetReinstateCaller() string {
 	return ""
 }
 
+func (x *ProposeDecisionRequest) GetWithdrawPurpose() string {
+	if x != nil {
+		if x, ok := x.Action.(*ProposeDecisionRequest_WithdrawPurpose); ok {
+			return x.WithdrawPurpose
+		}
+	}
+	return ""
+}
+
 type isProposeDecisionRequest_Action interface {
 	isProposeDecisionRequest_Action()
 }
@@ -143,6 +153,11 @@ type ProposeDecisionRequest_ReinstateCaller struct {
 	ReinstateCaller string `protobuf:"bytes,5,opt,name=reinstate_caller,json=reinstateCaller,proto3,oneof"`
 }
 
+type ProposeDecisionRequest_WithdrawPurpose struct {
+	// "purposes/<name>": takes one signature, and ends the purpose's grants at once.
+	WithdrawPurpose string `protobuf:"bytes,6,opt,name=withdraw_purpose,json=withdrawPurpose,proto3,oneof"`
+}
+
 func (*ProposeDecisionRequest_ApplyPurpose) isProposeDecisionRequest_Action() {}
 
 func (*ProposeDecisionRequest_ApplyContractor) isProposeDecisionRequest_Action() {}
@@ -152,6 +167,8 @@ func (*ProposeDecisionRequest_RestoreKeys) isProposeDecisionRequest_Action() {}
 func (*ProposeDecisionRequest_DestroyKeys) isProposeDecisionRequest_Action() {}
 
 func (*ProposeDecisionRequest_ReinstateCaller) isProposeDecisionRequest_Action() {}
+
+func (*ProposeDecisionRequest_WithdrawPurpose) isProposeDecisionRequest_Action() {}
 
 type ProposeDecisionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -254,7 +271,11 @@ type SignDecisionResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Decision *Decision              `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
 	// Set when keys were restored or destroyed.
-	KeyWork       *KeyWork `protobuf:"bytes,2,opt,name=key_work,json=keyWork,proto3" json:"key_work,omitempty"`
+	KeyWork *KeyWork `protobuf:"bytes,2,opt,name=key_work,json=keyWork,proto3" json:"key_work,omitempty"`
+	// Set when a purpose was withdrawn: how its grants ended.
+	Barrier *Barrier `protobuf:"bytes,3,opt,name=barrier,proto3" json:"barrier,omitempty"`
+	// Grants that ended with it.
+	GrantsEnded   int32 `protobuf:"varint,4,opt,name=grants_ended,json=grantsEnded,proto3" json:"grants_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -301,6 +322,20 @@ func (x *SignDecisionResponse) GetKeyWork() *KeyWork {
 		return x.KeyWork
 	}
 	return nil
+}
+
+func (x *SignDecisionResponse) GetBarrier() *Barrier {
+	if x != nil {
+		return x.Barrier
+	}
+	return nil
+}
+
+func (x *SignDecisionResponse) GetGrantsEnded() int32 {
+	if x != nil {
+		return x.GrantsEnded
+	}
+	return 0
 }
 
 // KeyWork is what came of a work on keys.
@@ -1065,10 +1100,11 @@ type RecordKey struct {
 	Record  string `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	KeyName string `protobuf:"bytes,2,opt,name=key_name,json=keyName,proto3" json:"key_name,omitempty"`
 	// active, revoking, revoked, restoring, destroying or destroyed.
-	KeyState      string                 `protobuf:"bytes,3,opt,name=key_state,json=keyState,proto3" json:"key_state,omitempty"`
-	StoreTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=store_time,json=storeTime,proto3" json:"store_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	KeyState       string                 `protobuf:"bytes,3,opt,name=key_state,json=keyState,proto3" json:"key_state,omitempty"`
+	StoreTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=store_time,json=storeTime,proto3" json:"store_time,omitempty"`
+	RetentionClass string                 `protobuf:"bytes,5,opt,name=retention_class,json=retentionClass,proto3" json:"retention_class,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RecordKey) Reset() {
@@ -1127,6 +1163,13 @@ func (x *RecordKey) GetStoreTime() *timestamppb.Timestamp {
 		return x.StoreTime
 	}
 	return nil
+}
+
+func (x *RecordKey) GetRetentionClass() string {
+	if x != nil {
+		return x.RetentionClass
+	}
+	return ""
 }
 
 type ListRecordKeysRequest struct {
@@ -1332,6 +1375,274 @@ func (x *GetDestructionCertificateResponse) GetCertificate() string {
 	return ""
 }
 
+// RecordList is records that an admin chose for a contractor. It never changes.
+type RecordList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "lists/<uuid>".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "contractors/<name>": who may ask for a grant of it.
+	Contractor string `protobuf:"bytes,2,opt,name=contractor,proto3" json:"contractor,omitempty"`
+	// "records/<uuid>": 1 to 256.
+	Records []string `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	// SPIFFE ID of the admin. Output only.
+	CreatedBy string `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// Output only.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordList) Reset() {
+	*x = RecordList{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordList) ProtoMessage() {}
+
+func (x *RecordList) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordList.ProtoReflect.Descriptor instead.
+func (*RecordList) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RecordList) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RecordList) GetContractor() string {
+	if x != nil {
+		return x.Contractor
+	}
+	return ""
+}
+
+func (x *RecordList) GetRecords() []string {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *RecordList) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *RecordList) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+type CreateRecordListRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	RecordList *RecordList            `protobuf:"bytes,1,opt,name=record_list,json=recordList,proto3" json:"record_list,omitempty"`
+	// A UUID. Creating again with it gives the same list.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRecordListRequest) Reset() {
+	*x = CreateRecordListRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRecordListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRecordListRequest) ProtoMessage() {}
+
+func (x *CreateRecordListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRecordListRequest.ProtoReflect.Descriptor instead.
+func (*CreateRecordListRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CreateRecordListRequest) GetRecordList() *RecordList {
+	if x != nil {
+		return x.RecordList
+	}
+	return nil
+}
+
+func (x *CreateRecordListRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type CreateRecordListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecordList    *RecordList            `protobuf:"bytes,1,opt,name=record_list,json=recordList,proto3" json:"record_list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRecordListResponse) Reset() {
+	*x = CreateRecordListResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRecordListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRecordListResponse) ProtoMessage() {}
+
+func (x *CreateRecordListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRecordListResponse.ProtoReflect.Descriptor instead.
+func (*CreateRecordListResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CreateRecordListResponse) GetRecordList() *RecordList {
+	if x != nil {
+		return x.RecordList
+	}
+	return nil
+}
+
+type GetRecordListRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "lists/<uuid>".
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordListRequest) Reset() {
+	*x = GetRecordListRequest{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordListRequest) ProtoMessage() {}
+
+func (x *GetRecordListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordListRequest.ProtoReflect.Descriptor instead.
+func (*GetRecordListRequest) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *GetRecordListRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type GetRecordListResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecordList    *RecordList            `protobuf:"bytes,1,opt,name=record_list,json=recordList,proto3" json:"record_list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordListResponse) Reset() {
+	*x = GetRecordListResponse{}
+	mi := &file_portcullis_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordListResponse) ProtoMessage() {}
+
+func (x *GetRecordListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordListResponse.ProtoReflect.Descriptor instead.
+func (*GetRecordListResponse) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetRecordListResponse) GetRecordList() *RecordList {
+	if x != nil {
+		return x.RecordList
+	}
+	return nil
+}
+
 type ReconcileRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1340,7 +1651,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1663,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[23]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1676,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 // ReconcileResponse counts records, or IDs that would be records'.
@@ -1395,7 +1706,7 @@ type ReconcileResponse struct {
 
 func (x *ReconcileResponse) Reset() {
 	*x = ReconcileResponse{}
-	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1718,7 @@ func (x *ReconcileResponse) String() string {
 func (*ReconcileResponse) ProtoMessage() {}
 
 func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_admin_proto_msgTypes[24]
+	mi := &file_portcullis_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1731,7 @@ func (x *ReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileResponse.ProtoReflect.Descriptor instead.
 func (*ReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_portcullis_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReconcileResponse) GetRecords() int64 {
@@ -1497,22 +1808,25 @@ var File_portcullis_v1_admin_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/admin.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xd4\x02\n" +
+	"\x19portcullis/v1/admin.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\x81\x03\n" +
 	"\x16ProposeDecisionRequest\x12=\n" +
 	"\rapply_purpose\x18\x01 \x01(\v2\x16.portcullis.v1.PurposeH\x00R\fapplyPurpose\x12F\n" +
 	"\x10apply_contractor\x18\x02 \x01(\v2\x19.portcullis.v1.ContractorH\x00R\x0fapplyContractor\x12=\n" +
 	"\frestore_keys\x18\x03 \x01(\v2\x18.portcullis.v1.SelectionH\x00R\vrestoreKeys\x12=\n" +
 	"\fdestroy_keys\x18\x04 \x01(\v2\x18.portcullis.v1.SelectionH\x00R\vdestroyKeys\x12+\n" +
-	"\x10reinstate_caller\x18\x05 \x01(\tH\x00R\x0freinstateCallerB\b\n" +
+	"\x10reinstate_caller\x18\x05 \x01(\tH\x00R\x0freinstateCaller\x12+\n" +
+	"\x10withdraw_purpose\x18\x06 \x01(\tH\x00R\x0fwithdrawPurposeB\b\n" +
 	"\x06action\"N\n" +
 	"\x17ProposeDecisionResponse\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.portcullis.v1.DecisionR\bdecision\"a\n" +
 	"\x13SignDecisionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
-	"\tsignature\x18\x02 \x01(\v2\x18.portcullis.v1.SignatureR\tsignature\"~\n" +
+	"\tsignature\x18\x02 \x01(\v2\x18.portcullis.v1.SignatureR\tsignature\"\xd3\x01\n" +
 	"\x14SignDecisionResponse\x123\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.portcullis.v1.DecisionR\bdecision\x121\n" +
-	"\bkey_work\x18\x02 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\"\x91\x01\n" +
+	"\bkey_work\x18\x02 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\x120\n" +
+	"\abarrier\x18\x03 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\x12!\n" +
+	"\fgrants_ended\x18\x04 \x01(\x05R\vgrantsEnded\"\x91\x01\n" +
 	"\aKeyWork\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x03R\arecords\x120\n" +
 	"\abarrier\x18\x02 \x01(\v2\x16.portcullis.v1.BarrierR\abarrier\x12 \n" +
@@ -1558,13 +1872,14 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\tselection\x18\x01 \x01(\v2\x18.portcullis.v1.SelectionR\tselection\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\"G\n" +
 	"\x12RevokeKeysResponse\x121\n" +
-	"\bkey_work\x18\x01 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\"\x96\x01\n" +
+	"\bkey_work\x18\x01 \x01(\v2\x16.portcullis.v1.KeyWorkR\akeyWork\"\xbf\x01\n" +
 	"\tRecordKey\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\tR\x06record\x12\x19\n" +
 	"\bkey_name\x18\x02 \x01(\tR\akeyName\x12\x1b\n" +
 	"\tkey_state\x18\x03 \x01(\tR\bkeyState\x129\n" +
 	"\n" +
-	"store_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstoreTime\"\x8b\x01\n" +
+	"store_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstoreTime\x12'\n" +
+	"\x0fretention_class\x18\x05 \x01(\tR\x0eretentionClass\"\x8b\x01\n" +
 	"\x15ListRecordKeysRequest\x126\n" +
 	"\tselection\x18\x01 \x01(\v2\x18.portcullis.v1.SelectionR\tselection\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1576,7 +1891,31 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	" GetDestructionCertificateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"!GetDestructionCertificateResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\tR\vcertificate\"\x12\n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\"\xb6\x01\n" +
+	"\n" +
+	"RecordList\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"contractor\x18\x02 \x01(\tR\n" +
+	"contractor\x12\x18\n" +
+	"\arecords\x18\x03 \x03(\tR\arecords\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"t\n" +
+	"\x17CreateRecordListRequest\x12:\n" +
+	"\vrecord_list\x18\x01 \x01(\v2\x19.portcullis.v1.RecordListR\n" +
+	"recordList\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"V\n" +
+	"\x18CreateRecordListResponse\x12:\n" +
+	"\vrecord_list\x18\x01 \x01(\v2\x19.portcullis.v1.RecordListR\n" +
+	"recordList\"*\n" +
+	"\x14GetRecordListRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"S\n" +
+	"\x15GetRecordListResponse\x12:\n" +
+	"\vrecord_list\x18\x01 \x01(\v2\x19.portcullis.v1.RecordListR\n" +
+	"recordList\"\x12\n" +
 	"\x10ReconcileRequest\"\xb5\x02\n" +
 	"\x11ReconcileResponse\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x03R\arecords\x12\x14\n" +
@@ -1589,7 +1928,7 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\aforeign\x18\b \x01(\x03R\aforeign\x12%\n" +
 	"\x0evault_restored\x18\t \x01(\bR\rvaultRestored\x12!\n" +
 	"\ftokens_ended\x18\n" +
-	" \x01(\x03R\vtokensEnded2\xbb\b\n" +
+	" \x01(\x03R\vtokensEnded2\xfc\t\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fProposeDecision\x12%.portcullis.v1.ProposeDecisionRequest\x1a&.portcullis.v1.ProposeDecisionResponse\x12W\n" +
 	"\fSignDecision\x12\".portcullis.v1.SignDecisionRequest\x1a#.portcullis.v1.SignDecisionResponse\x12W\n" +
@@ -1601,7 +1940,9 @@ const file_portcullis_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"RevokeKeys\x12 .portcullis.v1.RevokeKeysRequest\x1a!.portcullis.v1.RevokeKeysResponse\x12]\n" +
 	"\x0eListRecordKeys\x12$.portcullis.v1.ListRecordKeysRequest\x1a%.portcullis.v1.ListRecordKeysResponse\x12~\n" +
-	"\x19GetDestructionCertificate\x12/.portcullis.v1.GetDestructionCertificateRequest\x1a0.portcullis.v1.GetDestructionCertificateResponse\x12N\n" +
+	"\x19GetDestructionCertificate\x12/.portcullis.v1.GetDestructionCertificateRequest\x1a0.portcullis.v1.GetDestructionCertificateResponse\x12c\n" +
+	"\x10CreateRecordList\x12&.portcullis.v1.CreateRecordListRequest\x1a'.portcullis.v1.CreateRecordListResponse\x12Z\n" +
+	"\rGetRecordList\x12#.portcullis.v1.GetRecordListRequest\x1a$.portcullis.v1.GetRecordListResponse\x12N\n" +
 	"\tReconcile\x12\x1f.portcullis.v1.ReconcileRequest\x1a .portcullis.v1.ReconcileResponseBCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
 
 var (
@@ -1616,7 +1957,7 @@ func file_portcullis_v1_admin_proto_rawDescGZIP() []byte {
 	return file_portcullis_v1_admin_proto_rawDescData
 }
 
-var file_portcullis_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_portcullis_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_portcullis_v1_admin_proto_goTypes = []any{
 	(*ProposeDecisionRequest)(nil),            // 0: portcullis.v1.ProposeDecisionRequest
 	(*ProposeDecisionResponse)(nil),           // 1: portcullis.v1.ProposeDecisionResponse
@@ -1641,66 +1982,80 @@ var file_portcullis_v1_admin_proto_goTypes = []any{
 	(*ListRecordKeysResponse)(nil),            // 20: portcullis.v1.ListRecordKeysResponse
 	(*GetDestructionCertificateRequest)(nil),  // 21: portcullis.v1.GetDestructionCertificateRequest
 	(*GetDestructionCertificateResponse)(nil), // 22: portcullis.v1.GetDestructionCertificateResponse
-	(*ReconcileRequest)(nil),                  // 23: portcullis.v1.ReconcileRequest
-	(*ReconcileResponse)(nil),                 // 24: portcullis.v1.ReconcileResponse
-	(*Purpose)(nil),                           // 25: portcullis.v1.Purpose
-	(*Contractor)(nil),                        // 26: portcullis.v1.Contractor
-	(*Selection)(nil),                         // 27: portcullis.v1.Selection
-	(*Decision)(nil),                          // 28: portcullis.v1.Decision
-	(*Signature)(nil),                         // 29: portcullis.v1.Signature
-	(*Barrier)(nil),                           // 30: portcullis.v1.Barrier
-	(*timestamppb.Timestamp)(nil),             // 31: google.protobuf.Timestamp
+	(*RecordList)(nil),                        // 23: portcullis.v1.RecordList
+	(*CreateRecordListRequest)(nil),           // 24: portcullis.v1.CreateRecordListRequest
+	(*CreateRecordListResponse)(nil),          // 25: portcullis.v1.CreateRecordListResponse
+	(*GetRecordListRequest)(nil),              // 26: portcullis.v1.GetRecordListRequest
+	(*GetRecordListResponse)(nil),             // 27: portcullis.v1.GetRecordListResponse
+	(*ReconcileRequest)(nil),                  // 28: portcullis.v1.ReconcileRequest
+	(*ReconcileResponse)(nil),                 // 29: portcullis.v1.ReconcileResponse
+	(*Purpose)(nil),                           // 30: portcullis.v1.Purpose
+	(*Contractor)(nil),                        // 31: portcullis.v1.Contractor
+	(*Selection)(nil),                         // 32: portcullis.v1.Selection
+	(*Decision)(nil),                          // 33: portcullis.v1.Decision
+	(*Signature)(nil),                         // 34: portcullis.v1.Signature
+	(*Barrier)(nil),                           // 35: portcullis.v1.Barrier
+	(*timestamppb.Timestamp)(nil),             // 36: google.protobuf.Timestamp
 }
 var file_portcullis_v1_admin_proto_depIdxs = []int32{
-	25, // 0: portcullis.v1.ProposeDecisionRequest.apply_purpose:type_name -> portcullis.v1.Purpose
-	26, // 1: portcullis.v1.ProposeDecisionRequest.apply_contractor:type_name -> portcullis.v1.Contractor
-	27, // 2: portcullis.v1.ProposeDecisionRequest.restore_keys:type_name -> portcullis.v1.Selection
-	27, // 3: portcullis.v1.ProposeDecisionRequest.destroy_keys:type_name -> portcullis.v1.Selection
-	28, // 4: portcullis.v1.ProposeDecisionResponse.decision:type_name -> portcullis.v1.Decision
-	29, // 5: portcullis.v1.SignDecisionRequest.signature:type_name -> portcullis.v1.Signature
-	28, // 6: portcullis.v1.SignDecisionResponse.decision:type_name -> portcullis.v1.Decision
+	30, // 0: portcullis.v1.ProposeDecisionRequest.apply_purpose:type_name -> portcullis.v1.Purpose
+	31, // 1: portcullis.v1.ProposeDecisionRequest.apply_contractor:type_name -> portcullis.v1.Contractor
+	32, // 2: portcullis.v1.ProposeDecisionRequest.restore_keys:type_name -> portcullis.v1.Selection
+	32, // 3: portcullis.v1.ProposeDecisionRequest.destroy_keys:type_name -> portcullis.v1.Selection
+	33, // 4: portcullis.v1.ProposeDecisionResponse.decision:type_name -> portcullis.v1.Decision
+	34, // 5: portcullis.v1.SignDecisionRequest.signature:type_name -> portcullis.v1.Signature
+	33, // 6: portcullis.v1.SignDecisionResponse.decision:type_name -> portcullis.v1.Decision
 	4,  // 7: portcullis.v1.SignDecisionResponse.key_work:type_name -> portcullis.v1.KeyWork
-	30, // 8: portcullis.v1.KeyWork.barrier:type_name -> portcullis.v1.Barrier
-	25, // 9: portcullis.v1.ListPurposesResponse.purposes:type_name -> portcullis.v1.Purpose
-	26, // 10: portcullis.v1.ListContractorsResponse.contractors:type_name -> portcullis.v1.Contractor
-	26, // 11: portcullis.v1.SuspendContractorResponse.contractor:type_name -> portcullis.v1.Contractor
-	30, // 12: portcullis.v1.SuspendContractorResponse.barrier:type_name -> portcullis.v1.Barrier
-	31, // 13: portcullis.v1.SuspendedCaller.suspend_time:type_name -> google.protobuf.Timestamp
-	11, // 14: portcullis.v1.SuspendCallerResponse.suspended_caller:type_name -> portcullis.v1.SuspendedCaller
-	30, // 15: portcullis.v1.SuspendCallerResponse.barrier:type_name -> portcullis.v1.Barrier
-	11, // 16: portcullis.v1.ListSuspendedCallersResponse.suspended_callers:type_name -> portcullis.v1.SuspendedCaller
-	27, // 17: portcullis.v1.RevokeKeysRequest.selection:type_name -> portcullis.v1.Selection
-	4,  // 18: portcullis.v1.RevokeKeysResponse.key_work:type_name -> portcullis.v1.KeyWork
-	31, // 19: portcullis.v1.RecordKey.store_time:type_name -> google.protobuf.Timestamp
-	27, // 20: portcullis.v1.ListRecordKeysRequest.selection:type_name -> portcullis.v1.Selection
-	18, // 21: portcullis.v1.ListRecordKeysResponse.records:type_name -> portcullis.v1.RecordKey
-	0,  // 22: portcullis.v1.AdminService.ProposeDecision:input_type -> portcullis.v1.ProposeDecisionRequest
-	2,  // 23: portcullis.v1.AdminService.SignDecision:input_type -> portcullis.v1.SignDecisionRequest
-	5,  // 24: portcullis.v1.AdminService.ListPurposes:input_type -> portcullis.v1.ListPurposesRequest
-	7,  // 25: portcullis.v1.AdminService.ListContractors:input_type -> portcullis.v1.ListContractorsRequest
-	9,  // 26: portcullis.v1.AdminService.SuspendContractor:input_type -> portcullis.v1.SuspendContractorRequest
-	12, // 27: portcullis.v1.AdminService.SuspendCaller:input_type -> portcullis.v1.SuspendCallerRequest
-	14, // 28: portcullis.v1.AdminService.ListSuspendedCallers:input_type -> portcullis.v1.ListSuspendedCallersRequest
-	16, // 29: portcullis.v1.AdminService.RevokeKeys:input_type -> portcullis.v1.RevokeKeysRequest
-	19, // 30: portcullis.v1.AdminService.ListRecordKeys:input_type -> portcullis.v1.ListRecordKeysRequest
-	21, // 31: portcullis.v1.AdminService.GetDestructionCertificate:input_type -> portcullis.v1.GetDestructionCertificateRequest
-	23, // 32: portcullis.v1.AdminService.Reconcile:input_type -> portcullis.v1.ReconcileRequest
-	1,  // 33: portcullis.v1.AdminService.ProposeDecision:output_type -> portcullis.v1.ProposeDecisionResponse
-	3,  // 34: portcullis.v1.AdminService.SignDecision:output_type -> portcullis.v1.SignDecisionResponse
-	6,  // 35: portcullis.v1.AdminService.ListPurposes:output_type -> portcullis.v1.ListPurposesResponse
-	8,  // 36: portcullis.v1.AdminService.ListContractors:output_type -> portcullis.v1.ListContractorsResponse
-	10, // 37: portcullis.v1.AdminService.SuspendContractor:output_type -> portcullis.v1.SuspendContractorResponse
-	13, // 38: portcullis.v1.AdminService.SuspendCaller:output_type -> portcullis.v1.SuspendCallerResponse
-	15, // 39: portcullis.v1.AdminService.ListSuspendedCallers:output_type -> portcullis.v1.ListSuspendedCallersResponse
-	17, // 40: portcullis.v1.AdminService.RevokeKeys:output_type -> portcullis.v1.RevokeKeysResponse
-	20, // 41: portcullis.v1.AdminService.ListRecordKeys:output_type -> portcullis.v1.ListRecordKeysResponse
-	22, // 42: portcullis.v1.AdminService.GetDestructionCertificate:output_type -> portcullis.v1.GetDestructionCertificateResponse
-	24, // 43: portcullis.v1.AdminService.Reconcile:output_type -> portcullis.v1.ReconcileResponse
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	35, // 8: portcullis.v1.SignDecisionResponse.barrier:type_name -> portcullis.v1.Barrier
+	35, // 9: portcullis.v1.KeyWork.barrier:type_name -> portcullis.v1.Barrier
+	30, // 10: portcullis.v1.ListPurposesResponse.purposes:type_name -> portcullis.v1.Purpose
+	31, // 11: portcullis.v1.ListContractorsResponse.contractors:type_name -> portcullis.v1.Contractor
+	31, // 12: portcullis.v1.SuspendContractorResponse.contractor:type_name -> portcullis.v1.Contractor
+	35, // 13: portcullis.v1.SuspendContractorResponse.barrier:type_name -> portcullis.v1.Barrier
+	36, // 14: portcullis.v1.SuspendedCaller.suspend_time:type_name -> google.protobuf.Timestamp
+	11, // 15: portcullis.v1.SuspendCallerResponse.suspended_caller:type_name -> portcullis.v1.SuspendedCaller
+	35, // 16: portcullis.v1.SuspendCallerResponse.barrier:type_name -> portcullis.v1.Barrier
+	11, // 17: portcullis.v1.ListSuspendedCallersResponse.suspended_callers:type_name -> portcullis.v1.SuspendedCaller
+	32, // 18: portcullis.v1.RevokeKeysRequest.selection:type_name -> portcullis.v1.Selection
+	4,  // 19: portcullis.v1.RevokeKeysResponse.key_work:type_name -> portcullis.v1.KeyWork
+	36, // 20: portcullis.v1.RecordKey.store_time:type_name -> google.protobuf.Timestamp
+	32, // 21: portcullis.v1.ListRecordKeysRequest.selection:type_name -> portcullis.v1.Selection
+	18, // 22: portcullis.v1.ListRecordKeysResponse.records:type_name -> portcullis.v1.RecordKey
+	36, // 23: portcullis.v1.RecordList.create_time:type_name -> google.protobuf.Timestamp
+	23, // 24: portcullis.v1.CreateRecordListRequest.record_list:type_name -> portcullis.v1.RecordList
+	23, // 25: portcullis.v1.CreateRecordListResponse.record_list:type_name -> portcullis.v1.RecordList
+	23, // 26: portcullis.v1.GetRecordListResponse.record_list:type_name -> portcullis.v1.RecordList
+	0,  // 27: portcullis.v1.AdminService.ProposeDecision:input_type -> portcullis.v1.ProposeDecisionRequest
+	2,  // 28: portcullis.v1.AdminService.SignDecision:input_type -> portcullis.v1.SignDecisionRequest
+	5,  // 29: portcullis.v1.AdminService.ListPurposes:input_type -> portcullis.v1.ListPurposesRequest
+	7,  // 30: portcullis.v1.AdminService.ListContractors:input_type -> portcullis.v1.ListContractorsRequest
+	9,  // 31: portcullis.v1.AdminService.SuspendContractor:input_type -> portcullis.v1.SuspendContractorRequest
+	12, // 32: portcullis.v1.AdminService.SuspendCaller:input_type -> portcullis.v1.SuspendCallerRequest
+	14, // 33: portcullis.v1.AdminService.ListSuspendedCallers:input_type -> portcullis.v1.ListSuspendedCallersRequest
+	16, // 34: portcullis.v1.AdminService.RevokeKeys:input_type -> portcullis.v1.RevokeKeysRequest
+	19, // 35: portcullis.v1.AdminService.ListRecordKeys:input_type -> portcullis.v1.ListRecordKeysRequest
+	21, // 36: portcullis.v1.AdminService.GetDestructionCertificate:input_type -> portcullis.v1.GetDestructionCertificateRequest
+	24, // 37: portcullis.v1.AdminService.CreateRecordList:input_type -> portcullis.v1.CreateRecordListRequest
+	26, // 38: portcullis.v1.AdminService.GetRecordList:input_type -> portcullis.v1.GetRecordListRequest
+	28, // 39: portcullis.v1.AdminService.Reconcile:input_type -> portcullis.v1.ReconcileRequest
+	1,  // 40: portcullis.v1.AdminService.ProposeDecision:output_type -> portcullis.v1.ProposeDecisionResponse
+	3,  // 41: portcullis.v1.AdminService.SignDecision:output_type -> portcullis.v1.SignDecisionResponse
+	6,  // 42: portcullis.v1.AdminService.ListPurposes:output_type -> portcullis.v1.ListPurposesResponse
+	8,  // 43: portcullis.v1.AdminService.ListContractors:output_type -> portcullis.v1.ListContractorsResponse
+	10, // 44: portcullis.v1.AdminService.SuspendContractor:output_type -> portcullis.v1.SuspendContractorResponse
+	13, // 45: portcullis.v1.AdminService.SuspendCaller:output_type -> portcullis.v1.SuspendCallerResponse
+	15, // 46: portcullis.v1.AdminService.ListSuspendedCallers:output_type -> portcullis.v1.ListSuspendedCallersResponse
+	17, // 47: portcullis.v1.AdminService.RevokeKeys:output_type -> portcullis.v1.RevokeKeysResponse
+	20, // 48: portcullis.v1.AdminService.ListRecordKeys:output_type -> portcullis.v1.ListRecordKeysResponse
+	22, // 49: portcullis.v1.AdminService.GetDestructionCertificate:output_type -> portcullis.v1.GetDestructionCertificateResponse
+	25, // 50: portcullis.v1.AdminService.CreateRecordList:output_type -> portcullis.v1.CreateRecordListResponse
+	27, // 51: portcullis.v1.AdminService.GetRecordList:output_type -> portcullis.v1.GetRecordListResponse
+	29, // 52: portcullis.v1.AdminService.Reconcile:output_type -> portcullis.v1.ReconcileResponse
+	40, // [40:53] is the sub-list for method output_type
+	27, // [27:40] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_admin_proto_init() }
@@ -1715,6 +2070,7 @@ func file_portcullis_v1_admin_proto_init() {
 		(*ProposeDecisionRequest_RestoreKeys)(nil),
 		(*ProposeDecisionRequest_DestroyKeys)(nil),
 		(*ProposeDecisionRequest_ReinstateCaller)(nil),
+		(*ProposeDecisionRequest_WithdrawPurpose)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1722,7 +2078,7 @@ func file_portcullis_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_admin_proto_rawDesc), len(file_portcullis_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,8 @@ const (
 	AdminService_RevokeKeys_FullMethodName                = "/portcullis.v1.AdminService/RevokeKeys"
 	AdminService_ListRecordKeys_FullMethodName            = "/portcullis.v1.AdminService/ListRecordKeys"
 	AdminService_GetDestructionCertificate_FullMethodName = "/portcullis.v1.AdminService/GetDestructionCertificate"
+	AdminService_CreateRecordList_FullMethodName          = "/portcullis.v1.AdminService/CreateRecordList"
+	AdminService_GetRecordList_FullMethodName             = "/portcullis.v1.AdminService/GetRecordList"
 	AdminService_Reconcile_FullMethodName                 = "/portcullis.v1.AdminService/Reconcile"
 )
 
@@ -59,6 +61,11 @@ type AdminServiceClient interface {
 	ListRecordKeys(ctx context.Context, in *ListRecordKeysRequest, opts ...grpc.CallOption) (*ListRecordKeysResponse, error)
 	// GetDestructionCertificate gives the certificate of a destruction that is done.
 	GetDestructionCertificate(ctx context.Context, in *GetDestructionCertificateRequest, opts ...grpc.CallOption) (*GetDestructionCertificateResponse, error)
+	// CreateRecordList makes a list of records for a contractor, which may then ask for a grant of
+	// it: contractors never learn records' IDs.
+	CreateRecordList(ctx context.Context, in *CreateRecordListRequest, opts ...grpc.CallOption) (*CreateRecordListResponse, error)
+	// GetRecordList gives a list.
+	GetRecordList(ctx context.Context, in *GetRecordListRequest, opts ...grpc.CallOption) (*GetRecordListResponse, error)
 	// Reconcile compares records, ciphertext and HashiCorp Vault's keys at once: what a restore
 	// brought back is shut again, what no record names is put aside. One at a time.
 	Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error)
@@ -172,6 +179,26 @@ func (c *adminServiceClient) GetDestructionCertificate(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *adminServiceClient) CreateRecordList(ctx context.Context, in *CreateRecordListRequest, opts ...grpc.CallOption) (*CreateRecordListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateRecordListResponse)
+	err := c.cc.Invoke(ctx, AdminService_CreateRecordList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) GetRecordList(ctx context.Context, in *GetRecordListRequest, opts ...grpc.CallOption) (*GetRecordListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRecordListResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetRecordList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Reconcile(ctx context.Context, in *ReconcileRequest, opts ...grpc.CallOption) (*ReconcileResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReconcileResponse)
@@ -209,6 +236,11 @@ type AdminServiceServer interface {
 	ListRecordKeys(context.Context, *ListRecordKeysRequest) (*ListRecordKeysResponse, error)
 	// GetDestructionCertificate gives the certificate of a destruction that is done.
 	GetDestructionCertificate(context.Context, *GetDestructionCertificateRequest) (*GetDestructionCertificateResponse, error)
+	// CreateRecordList makes a list of records for a contractor, which may then ask for a grant of
+	// it: contractors never learn records' IDs.
+	CreateRecordList(context.Context, *CreateRecordListRequest) (*CreateRecordListResponse, error)
+	// GetRecordList gives a list.
+	GetRecordList(context.Context, *GetRecordListRequest) (*GetRecordListResponse, error)
 	// Reconcile compares records, ciphertext and HashiCorp Vault's keys at once: what a restore
 	// brought back is shut again, what no record names is put aside. One at a time.
 	Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error)
@@ -251,6 +283,12 @@ func (UnimplementedAdminServiceServer) ListRecordKeys(context.Context, *ListReco
 }
 func (UnimplementedAdminServiceServer) GetDestructionCertificate(context.Context, *GetDestructionCertificateRequest) (*GetDestructionCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDestructionCertificate not implemented")
+}
+func (UnimplementedAdminServiceServer) CreateRecordList(context.Context, *CreateRecordListRequest) (*CreateRecordListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateRecordList not implemented")
+}
+func (UnimplementedAdminServiceServer) GetRecordList(context.Context, *GetRecordListRequest) (*GetRecordListResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRecordList not implemented")
 }
 func (UnimplementedAdminServiceServer) Reconcile(context.Context, *ReconcileRequest) (*ReconcileResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reconcile not implemented")
@@ -456,6 +494,42 @@ func _AdminService_GetDestructionCertificate_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_CreateRecordList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRecordListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).CreateRecordList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_CreateRecordList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).CreateRecordList(ctx, req.(*CreateRecordListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_GetRecordList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRecordListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetRecordList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetRecordList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetRecordList(ctx, req.(*GetRecordListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Reconcile_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReconcileRequest)
 	if err := dec(in); err != nil {
@@ -520,6 +594,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetDestructionCertificate",
 			Handler:    _AdminService_GetDestructionCertificate_Handler,
+		},
+		{
+			MethodName: "CreateRecordList",
+			Handler:    _AdminService_CreateRecordList_Handler,
+		},
+		{
+			MethodName: "GetRecordList",
+			Handler:    _AdminService_GetRecordList_Handler,
 		},
 		{
 			MethodName: "Reconcile",

@@ -38,9 +38,12 @@ type StoreImageRequest struct {
 	// A UUID shared by the images of one vehicle's or traveller's passing; may be empty.
 	CrossingId string `protobuf:"bytes,6,opt,name=crossing_id,json=crossingId,proto3" json:"crossing_id,omitempty"`
 	// JPEG or PNG: at most 8 MiB and 50 million pixels, unless configured otherwise.
-	Image         []byte `protobuf:"bytes,7,opt,name=image,proto3" json:"image,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Image []byte `protobuf:"bytes,7,opt,name=image,proto3" json:"image,omitempty"`
+	// The record's retention class: lower-case letters and digits, parts joined by single hyphens,
+	// 32 characters at most, such as "us-citizen". "standard" if empty. It can not be changed later.
+	RetentionClass string `protobuf:"bytes,8,opt,name=retention_class,json=retentionClass,proto3" json:"retention_class,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StoreImageRequest) Reset() {
@@ -120,6 +123,13 @@ func (x *StoreImageRequest) GetImage() []byte {
 		return x.Image
 	}
 	return nil
+}
+
+func (x *StoreImageRequest) GetRetentionClass() string {
+	if x != nil {
+		return x.RetentionClass
+	}
+	return ""
 }
 
 type StoreImageResponse struct {
@@ -213,7 +223,7 @@ var File_portcullis_v1_capture_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_capture_proto_rawDesc = "" +
 	"\n" +
-	"\x1bportcullis/v1/capture.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\x8a\x02\n" +
+	"\x1bportcullis/v1/capture.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xb3\x02\n" +
 	"\x11StoreImageRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x123\n" +
@@ -223,7 +233,8 @@ const file_portcullis_v1_capture_proto_rawDesc = "" +
 	"\fcapture_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vcaptureTime\x12\x1f\n" +
 	"\vcrossing_id\x18\x06 \x01(\tR\n" +
 	"crossingId\x12\x19\n" +
-	"\x05image\x18\a \x01(\fB\x03\x80\x01\x01R\x05image\"\xd5\x01\n" +
+	"\x05image\x18\a \x01(\fB\x03\x80\x01\x01R\x05image\x12'\n" +
+	"\x0fretention_class\x18\b \x01(\tR\x0eretentionClass\"\xd5\x01\n" +
 	"\x12StoreImageResponse\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\tR\x06record\x12\x19\n" +
 	"\bkey_name\x18\x02 \x01(\tR\akeyName\x129\n" +

@@ -34,6 +34,10 @@ const (
 	Grant_STATE_RETIRED     Grant_State = 5
 	Grant_STATE_REVOKED     Grant_State = 6
 	Grant_STATE_EXPIRED     Grant_State = 7
+	// Was not approved in time.
+	Grant_STATE_LAPSED Grant_State = 8
+	// Ended by itself: its grantee went on after being refused for quota or rate.
+	Grant_STATE_SUSPENDED Grant_State = 9
 )
 
 // Enum value maps for Grant_State.
@@ -47,6 +51,8 @@ var (
 		5: "STATE_RETIRED",
 		6: "STATE_REVOKED",
 		7: "STATE_EXPIRED",
+		8: "STATE_LAPSED",
+		9: "STATE_SUSPENDED",
 	}
 	Grant_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -57,6 +63,8 @@ var (
 		"STATE_RETIRED":     5,
 		"STATE_REVOKED":     6,
 		"STATE_EXPIRED":     7,
+		"STATE_LAPSED":      8,
+		"STATE_SUSPENDED":   9,
 	}
 )
 
@@ -121,9 +129,13 @@ type Grant struct {
 	// Until end_time, by the service's clock; 0 once it has ended.
 	TimeRemaining *durationpb.Duration `protobuf:"bytes,21,opt,name=time_remaining,json=timeRemaining,proto3" json:"time_remaining,omitempty"`
 	// The service's time as of which all of this is so.
-	ReadTime      *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ReadTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	// Bytes of images in the clear that may leave under it, that left, and that still may.
+	MaxBytes       int64 `protobuf:"varint,23,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	BytesReleased  int64 `protobuf:"varint,24,opt,name=bytes_released,json=bytesReleased,proto3" json:"bytes_released,omitempty"`
+	BytesRemaining int64 `protobuf:"varint,25,opt,name=bytes_remaining,json=bytesRemaining,proto3" json:"bytes_remaining,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
@@ -289,12 +301,50 @@ func (x *Grant) GetReadTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Preview is what a grant would open, as of now.
+func (x *Grant) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Grant) GetBytesReleased() int64 {
+	if x != nil {
+		return x.BytesReleased
+	}
+	return 0
+}
+
+func (x *Grant) GetBytesRemaining() int64 {
+	if x != nil {
+		return x.BytesRemaining
+	}
+	return 0
+}
+
+// Preview is what approvers should know of a grant before they sign, as of now.
 type Preview struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Records       int64                  `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
-	Crossings     int64                  `protobuf:"varint,2,opt,name=crossings,proto3" json:"crossings,omitempty"`
-	Days          int64                  `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it would open.
+	Records   int64          `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
+	Crossings int64          `protobuf:"varint,2,opt,name=crossings,proto3" json:"crossings,omitempty"`
+	Days      int64          `protobuf:"varint,3,opt,name=days,proto3" json:"days,omitempty"`
+	Sites     []*SitePreview `protobuf:"bytes,4,rep,name=sites,proto3" json:"sites,omitempty"`
+	// Of these records, those that do not appear yet, because their time bucket is open, and those
+	// that never will, because too few crossings share it.
+	RecordsWaiting int64 `protobuf:"varint,5,opt,name=records_waiting,json=recordsWaiting,proto3" json:"records_waiting,omitempty"`
+	RecordsHidden  int64 `protobuf:"varint,6,opt,name=records_hidden,json=recordsHidden,proto3" json:"records_hidden,omitempty"`
+	// What the contractor and its affiliates may open under other live grants.
+	Held []*HeldGrant `protobuf:"bytes,7,rep,name=held,proto3" json:"held,omitempty"`
+	// What they have opened so far, under any grant.
+	Opened []*Opened `protobuf:"bytes,8,rep,name=opened,proto3" json:"opened,omitempty"`
+	// The grantee's latest earlier grant of this purpose that was approved: "grants/<uuid>"; empty
+	// when there is none.
+	EarlierGrant string `protobuf:"bytes,9,opt,name=earlier_grant,json=earlierGrant,proto3" json:"earlier_grant,omitempty"`
+	// In what the terms differ from it.
+	Changes []*Change `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Why it could not be approved now; empty when it can be.
+	Refusals      []*Refusal `protobuf:"bytes,11,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -350,6 +400,444 @@ func (x *Preview) GetDays() int64 {
 	return 0
 }
 
+func (x *Preview) GetSites() []*SitePreview {
+	if x != nil {
+		return x.Sites
+	}
+	return nil
+}
+
+func (x *Preview) GetRecordsWaiting() int64 {
+	if x != nil {
+		return x.RecordsWaiting
+	}
+	return 0
+}
+
+func (x *Preview) GetRecordsHidden() int64 {
+	if x != nil {
+		return x.RecordsHidden
+	}
+	return 0
+}
+
+func (x *Preview) GetHeld() []*HeldGrant {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *Preview) GetOpened() []*Opened {
+	if x != nil {
+		return x.Opened
+	}
+	return nil
+}
+
+func (x *Preview) GetEarlierGrant() string {
+	if x != nil {
+		return x.EarlierGrant
+	}
+	return ""
+}
+
+func (x *Preview) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Preview) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+type SitePreview struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Site          string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	Modality      Modality               `protobuf:"varint,2,opt,name=modality,proto3,enum=portcullis.v1.Modality" json:"modality,omitempty"`
+	Records       int64                  `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"`
+	Crossings     int64                  `protobuf:"varint,4,opt,name=crossings,proto3" json:"crossings,omitempty"`
+	Days          int64                  `protobuf:"varint,5,opt,name=days,proto3" json:"days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SitePreview) Reset() {
+	*x = SitePreview{}
+	mi := &file_portcullis_v1_grant_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SitePreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SitePreview) ProtoMessage() {}
+
+func (x *SitePreview) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_grant_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SitePreview.ProtoReflect.Descriptor instead.
+func (*SitePreview) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SitePreview) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *SitePreview) GetModality() Modality {
+	if x != nil {
+		return x.Modality
+	}
+	return Modality_MODALITY_UNSPECIFIED
+}
+
+func (x *SitePreview) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *SitePreview) GetCrossings() int64 {
+	if x != nil {
+		return x.Crossings
+	}
+	return 0
+}
+
+func (x *SitePreview) GetDays() int64 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+type HeldGrant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "grants/<uuid>".
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// "contractors/<name>".
+	Contractor string `protobuf:"bytes,2,opt,name=contractor,proto3" json:"contractor,omitempty"`
+	// "purposes/<name>".
+	Purpose         string                 `protobuf:"bytes,3,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Scope           *Scope                 `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	RecordsReleased int64                  `protobuf:"varint,5,opt,name=records_released,json=recordsReleased,proto3" json:"records_released,omitempty"`
+	MaxRecords      int64                  `protobuf:"varint,6,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`
+	EndTime         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *HeldGrant) Reset() {
+	*x = HeldGrant{}
+	mi := &file_portcullis_v1_grant_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldGrant) ProtoMessage() {}
+
+func (x *HeldGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_grant_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldGrant.ProtoReflect.Descriptor instead.
+func (*HeldGrant) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeldGrant) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *HeldGrant) GetContractor() string {
+	if x != nil {
+		return x.Contractor
+	}
+	return ""
+}
+
+func (x *HeldGrant) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *HeldGrant) GetScope() *Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *HeldGrant) GetRecordsReleased() int64 {
+	if x != nil {
+		return x.RecordsReleased
+	}
+	return 0
+}
+
+func (x *HeldGrant) GetMaxRecords() int64 {
+	if x != nil {
+		return x.MaxRecords
+	}
+	return 0
+}
+
+func (x *HeldGrant) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+type Opened struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "contractors/<name>".
+	Contractor string `protobuf:"bytes,1,opt,name=contractor,proto3" json:"contractor,omitempty"`
+	// "purposes/<name>".
+	Purpose  string   `protobuf:"bytes,2,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Site     string   `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	Modality Modality `protobuf:"varint,4,opt,name=modality,proto3,enum=portcullis.v1.Modality" json:"modality,omitempty"`
+	// Days of capture.
+	Days int64 `protobuf:"varint,5,opt,name=days,proto3" json:"days,omitempty"`
+	// The first and the last: yyyy-mm-dd.
+	FirstDay      string `protobuf:"bytes,6,opt,name=first_day,json=firstDay,proto3" json:"first_day,omitempty"`
+	LastDay       string `protobuf:"bytes,7,opt,name=last_day,json=lastDay,proto3" json:"last_day,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Opened) Reset() {
+	*x = Opened{}
+	mi := &file_portcullis_v1_grant_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Opened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Opened) ProtoMessage() {}
+
+func (x *Opened) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_grant_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Opened.ProtoReflect.Descriptor instead.
+func (*Opened) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Opened) GetContractor() string {
+	if x != nil {
+		return x.Contractor
+	}
+	return ""
+}
+
+func (x *Opened) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *Opened) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Opened) GetModality() Modality {
+	if x != nil {
+		return x.Modality
+	}
+	return Modality_MODALITY_UNSPECIFIED
+}
+
+func (x *Opened) GetDays() int64 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *Opened) GetFirstDay() string {
+	if x != nil {
+		return x.FirstDay
+	}
+	return ""
+}
+
+func (x *Opened) GetLastDay() string {
+	if x != nil {
+		return x.LastDay
+	}
+	return ""
+}
+
+// Change is one field in which two versions differ.
+type Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Field         string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         string                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_portcullis_v1_grant_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_grant_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Change) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Change) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *Change) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// Refusal is one thing that speaks against a request.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stable: docs/reasons.md.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_portcullis_v1_grant_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_portcullis_v1_grant_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Refusal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Refusal) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type RequestGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "purposes/<name>".
@@ -361,14 +849,18 @@ type RequestGrantRequest struct {
 	// One line, at most 500 bytes.
 	Justification string `protobuf:"bytes,5,opt,name=justification,proto3" json:"justification,omitempty"`
 	// A UUID. Requesting again with it gives the same grant.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Bytes of images in the clear; as many as the purpose allows when 0.
+	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Only says what policy would refuse. Nothing is asked for.
+	ValidateOnly  bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestGrantRequest) Reset() {
 	*x = RequestGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[2]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +872,7 @@ func (x *RequestGrantRequest) String() string {
 func (*RequestGrantRequest) ProtoMessage() {}
 
 func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[2]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +885,7 @@ func (x *RequestGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantRequest.ProtoReflect.Descriptor instead.
 func (*RequestGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{2}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RequestGrantRequest) GetPurpose() string {
@@ -438,16 +930,33 @@ func (x *RequestGrantRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RequestGrantRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *RequestGrantRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 type RequestGrantResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not set when only validated.
+	Grant *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// When only validated: all that speaks against the request; none when it would be taken.
+	Refusals      []*Refusal `protobuf:"bytes,2,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RequestGrantResponse) Reset() {
 	*x = RequestGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[3]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +968,7 @@ func (x *RequestGrantResponse) String() string {
 func (*RequestGrantResponse) ProtoMessage() {}
 
 func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[3]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,12 +981,19 @@ func (x *RequestGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestGrantResponse.ProtoReflect.Descriptor instead.
 func (*RequestGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{3}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RequestGrantResponse) GetGrant() *Grant {
 	if x != nil {
 		return x.Grant
+	}
+	return nil
+}
+
+func (x *RequestGrantResponse) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
 	}
 	return nil
 }
@@ -491,7 +1007,7 @@ type GetGrantRequest struct {
 
 func (x *GetGrantRequest) Reset() {
 	*x = GetGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[4]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +1019,7 @@ func (x *GetGrantRequest) String() string {
 func (*GetGrantRequest) ProtoMessage() {}
 
 func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[4]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +1032,7 @@ func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantRequest.ProtoReflect.Descriptor instead.
 func (*GetGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{4}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetGrantRequest) GetName() string {
@@ -530,14 +1046,16 @@ type GetGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Grant *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	// For admins only.
-	Preview       *Preview `protobuf:"bytes,2,opt,name=preview,proto3" json:"preview,omitempty"`
+	Preview *Preview `protobuf:"bytes,2,opt,name=preview,proto3" json:"preview,omitempty"`
+	// The version of the purpose that the terms name.
+	PurposeTerms  *Purpose `protobuf:"bytes,3,opt,name=purpose_terms,json=purposeTerms,proto3" json:"purpose_terms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetGrantResponse) Reset() {
 	*x = GetGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[5]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +1067,7 @@ func (x *GetGrantResponse) String() string {
 func (*GetGrantResponse) ProtoMessage() {}
 
 func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[5]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +1080,7 @@ func (x *GetGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGrantResponse.ProtoReflect.Descriptor instead.
 func (*GetGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{5}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetGrantResponse) GetGrant() *Grant {
@@ -579,20 +1097,29 @@ func (x *GetGrantResponse) GetPreview() *Preview {
 	return nil
 }
 
+func (x *GetGrantResponse) GetPurposeTerms() *Purpose {
+	if x != nil {
+		return x.PurposeTerms
+	}
+	return nil
+}
+
 type ListGrantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1,000; 100 when 0.
 	PageSize  int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only these states; all when empty.
-	States        []Grant_State `protobuf:"varint,3,rep,packed,name=states,proto3,enum=portcullis.v1.Grant_State" json:"states,omitempty"`
+	States []Grant_State `protobuf:"varint,3,rep,packed,name=states,proto3,enum=portcullis.v1.Grant_State" json:"states,omitempty"`
+	// Only grants of which something may still come: pending, approved or active, before their end.
+	Live          bool `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[6]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +1131,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[6]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +1144,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{6}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListGrantsRequest) GetPageSize() int32 {
@@ -641,6 +1168,13 @@ func (x *ListGrantsRequest) GetStates() []Grant_State {
 	return nil
 }
 
+func (x *ListGrantsRequest) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
 type ListGrantsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Grants        []*Grant               `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
@@ -651,7 +1185,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[7]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1197,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[7]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1210,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{7}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListGrantsResponse) GetGrants() []*Grant {
@@ -703,7 +1237,7 @@ type ApproveGrantRequest struct {
 
 func (x *ApproveGrantRequest) Reset() {
 	*x = ApproveGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[8]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +1249,7 @@ func (x *ApproveGrantRequest) String() string {
 func (*ApproveGrantRequest) ProtoMessage() {}
 
 func (x *ApproveGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[8]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +1262,7 @@ func (x *ApproveGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveGrantRequest.ProtoReflect.Descriptor instead.
 func (*ApproveGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{8}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ApproveGrantRequest) GetName() string {
@@ -754,7 +1288,7 @@ type ApproveGrantResponse struct {
 
 func (x *ApproveGrantResponse) Reset() {
 	*x = ApproveGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[9]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +1300,7 @@ func (x *ApproveGrantResponse) String() string {
 func (*ApproveGrantResponse) ProtoMessage() {}
 
 func (x *ApproveGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[9]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +1313,7 @@ func (x *ApproveGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveGrantResponse.ProtoReflect.Descriptor instead.
 func (*ApproveGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{9}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ApproveGrantResponse) GetGrant() *Grant {
@@ -800,7 +1334,7 @@ type DenyGrantRequest struct {
 
 func (x *DenyGrantRequest) Reset() {
 	*x = DenyGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[10]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1346,7 @@ func (x *DenyGrantRequest) String() string {
 func (*DenyGrantRequest) ProtoMessage() {}
 
 func (x *DenyGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[10]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1359,7 @@ func (x *DenyGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyGrantRequest.ProtoReflect.Descriptor instead.
 func (*DenyGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{10}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DenyGrantRequest) GetName() string {
@@ -851,7 +1385,7 @@ type DenyGrantResponse struct {
 
 func (x *DenyGrantResponse) Reset() {
 	*x = DenyGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[11]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1397,7 @@ func (x *DenyGrantResponse) String() string {
 func (*DenyGrantResponse) ProtoMessage() {}
 
 func (x *DenyGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[11]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1410,7 @@ func (x *DenyGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyGrantResponse.ProtoReflect.Descriptor instead.
 func (*DenyGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{11}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DenyGrantResponse) GetGrant() *Grant {
@@ -895,7 +1429,7 @@ type ActivateGrantRequest struct {
 
 func (x *ActivateGrantRequest) Reset() {
 	*x = ActivateGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[12]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1441,7 @@ func (x *ActivateGrantRequest) String() string {
 func (*ActivateGrantRequest) ProtoMessage() {}
 
 func (x *ActivateGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[12]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1454,7 @@ func (x *ActivateGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateGrantRequest.ProtoReflect.Descriptor instead.
 func (*ActivateGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{12}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ActivateGrantRequest) GetName() string {
@@ -941,7 +1475,7 @@ type ActivateGrantResponse struct {
 
 func (x *ActivateGrantResponse) Reset() {
 	*x = ActivateGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[13]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1487,7 @@ func (x *ActivateGrantResponse) String() string {
 func (*ActivateGrantResponse) ProtoMessage() {}
 
 func (x *ActivateGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[13]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1500,7 @@ func (x *ActivateGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateGrantResponse.ProtoReflect.Descriptor instead.
 func (*ActivateGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{13}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ActivateGrantResponse) GetGrant() *Grant {
@@ -994,7 +1528,7 @@ type RevokeGrantRequest struct {
 
 func (x *RevokeGrantRequest) Reset() {
 	*x = RevokeGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[14]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1540,7 @@ func (x *RevokeGrantRequest) String() string {
 func (*RevokeGrantRequest) ProtoMessage() {}
 
 func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[14]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1553,7 @@ func (x *RevokeGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantRequest.ProtoReflect.Descriptor instead.
 func (*RevokeGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{14}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeGrantRequest) GetName() string {
@@ -1046,7 +1580,7 @@ type RevokeGrantResponse struct {
 
 func (x *RevokeGrantResponse) Reset() {
 	*x = RevokeGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[15]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1592,7 @@ func (x *RevokeGrantResponse) String() string {
 func (*RevokeGrantResponse) ProtoMessage() {}
 
 func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[15]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1605,7 @@ func (x *RevokeGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeGrantResponse.ProtoReflect.Descriptor instead.
 func (*RevokeGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{15}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeGrantResponse) GetGrant() *Grant {
@@ -1097,7 +1631,7 @@ type RetireGrantRequest struct {
 
 func (x *RetireGrantRequest) Reset() {
 	*x = RetireGrantRequest{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[16]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1643,7 @@ func (x *RetireGrantRequest) String() string {
 func (*RetireGrantRequest) ProtoMessage() {}
 
 func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[16]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1656,7 @@ func (x *RetireGrantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantRequest.ProtoReflect.Descriptor instead.
 func (*RetireGrantRequest) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{16}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetireGrantRequest) GetName() string {
@@ -1142,7 +1676,7 @@ type RetireGrantResponse struct {
 
 func (x *RetireGrantResponse) Reset() {
 	*x = RetireGrantResponse{}
-	mi := &file_portcullis_v1_grant_proto_msgTypes[17]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1688,7 @@ func (x *RetireGrantResponse) String() string {
 func (*RetireGrantResponse) ProtoMessage() {}
 
 func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_portcullis_v1_grant_proto_msgTypes[17]
+	mi := &file_portcullis_v1_grant_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1701,7 @@ func (x *RetireGrantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireGrantResponse.ProtoReflect.Descriptor instead.
 func (*RetireGrantResponse) Descriptor() ([]byte, []int) {
-	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{17}
+	return file_portcullis_v1_grant_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RetireGrantResponse) GetGrant() *Grant {
@@ -1188,7 +1722,7 @@ var File_portcullis_v1_grant_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/grant.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xc7\a\n" +
+	"\x19portcullis/v1/grant.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xdb\b\n" +
 	"\x05Grant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1a.portcullis.v1.Grant.StateR\x05state\x12\x18\n" +
@@ -1210,7 +1744,10 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\x06digest\x18\x10 \x01(\tR\x06digest\x12+\n" +
 	"\x11records_remaining\x18\x14 \x01(\x03R\x10recordsRemaining\x12@\n" +
 	"\x0etime_remaining\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\rtimeRemaining\x127\n" +
-	"\tread_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\"\xa2\x01\n" +
+	"\tread_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12\x1b\n" +
+	"\tmax_bytes\x18\x17 \x01(\x03R\bmaxBytes\x12%\n" +
+	"\x0ebytes_released\x18\x18 \x01(\x03R\rbytesReleased\x12'\n" +
+	"\x0fbytes_remaining\x18\x19 \x01(\x03R\x0ebytesRemaining\"\xc9\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x01\x12\x12\n" +
@@ -1219,11 +1756,56 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\fSTATE_DENIED\x10\x04\x12\x11\n" +
 	"\rSTATE_RETIRED\x10\x05\x12\x11\n" +
 	"\rSTATE_REVOKED\x10\x06\x12\x11\n" +
-	"\rSTATE_EXPIRED\x10\a\"U\n" +
+	"\rSTATE_EXPIRED\x10\a\x12\x10\n" +
+	"\fSTATE_LAPSED\x10\b\x12\x13\n" +
+	"\x0fSTATE_SUSPENDED\x10\t\"\xbe\x03\n" +
 	"\aPreview\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x03R\arecords\x12\x1c\n" +
 	"\tcrossings\x18\x02 \x01(\x03R\tcrossings\x12\x12\n" +
-	"\x04days\x18\x03 \x01(\x03R\x04days\"\xee\x01\n" +
+	"\x04days\x18\x03 \x01(\x03R\x04days\x120\n" +
+	"\x05sites\x18\x04 \x03(\v2\x1a.portcullis.v1.SitePreviewR\x05sites\x12'\n" +
+	"\x0frecords_waiting\x18\x05 \x01(\x03R\x0erecordsWaiting\x12%\n" +
+	"\x0erecords_hidden\x18\x06 \x01(\x03R\rrecordsHidden\x12,\n" +
+	"\x04held\x18\a \x03(\v2\x18.portcullis.v1.HeldGrantR\x04held\x12-\n" +
+	"\x06opened\x18\b \x03(\v2\x15.portcullis.v1.OpenedR\x06opened\x12#\n" +
+	"\rearlier_grant\x18\t \x01(\tR\fearlierGrant\x12/\n" +
+	"\achanges\x18\n" +
+	" \x03(\v2\x15.portcullis.v1.ChangeR\achanges\x122\n" +
+	"\brefusals\x18\v \x03(\v2\x16.portcullis.v1.RefusalR\brefusals\"\xa2\x01\n" +
+	"\vSitePreview\x12\x12\n" +
+	"\x04site\x18\x01 \x01(\tR\x04site\x123\n" +
+	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12\x18\n" +
+	"\arecords\x18\x03 \x01(\x03R\arecords\x12\x1c\n" +
+	"\tcrossings\x18\x04 \x01(\x03R\tcrossings\x12\x12\n" +
+	"\x04days\x18\x05 \x01(\x03R\x04days\"\x8a\x02\n" +
+	"\tHeldGrant\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1e\n" +
+	"\n" +
+	"contractor\x18\x02 \x01(\tR\n" +
+	"contractor\x12\x18\n" +
+	"\apurpose\x18\x03 \x01(\tR\apurpose\x12*\n" +
+	"\x05scope\x18\x04 \x01(\v2\x14.portcullis.v1.ScopeR\x05scope\x12)\n" +
+	"\x10records_released\x18\x05 \x01(\x03R\x0frecordsReleased\x12\x1f\n" +
+	"\vmax_records\x18\x06 \x01(\x03R\n" +
+	"maxRecords\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xd7\x01\n" +
+	"\x06Opened\x12\x1e\n" +
+	"\n" +
+	"contractor\x18\x01 \x01(\tR\n" +
+	"contractor\x12\x18\n" +
+	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
+	"\x04site\x18\x03 \x01(\tR\x04site\x123\n" +
+	"\bmodality\x18\x04 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12\x12\n" +
+	"\x04days\x18\x05 \x01(\x03R\x04days\x12\x1b\n" +
+	"\tfirst_day\x18\x06 \x01(\tR\bfirstDay\x12\x19\n" +
+	"\blast_day\x18\a \x01(\tR\alastDay\"L\n" +
+	"\x06Change\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\";\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xb0\x02\n" +
 	"\x13RequestGrantRequest\x12\x18\n" +
 	"\apurpose\x18\x01 \x01(\tR\apurpose\x12*\n" +
 	"\x05scope\x18\x02 \x01(\v2\x14.portcullis.v1.ScopeR\x05scope\x12\x1f\n" +
@@ -1232,19 +1814,24 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12$\n" +
 	"\rjustification\x18\x05 \x01(\tR\rjustification\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\"B\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x1b\n" +
+	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\x12#\n" +
+	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\"v\n" +
 	"\x14RequestGrantResponse\x12*\n" +
-	"\x05grant\x18\x01 \x01(\v2\x14.portcullis.v1.GrantR\x05grant\"%\n" +
+	"\x05grant\x18\x01 \x01(\v2\x14.portcullis.v1.GrantR\x05grant\x122\n" +
+	"\brefusals\x18\x02 \x03(\v2\x16.portcullis.v1.RefusalR\brefusals\"%\n" +
 	"\x0fGetGrantRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"p\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xad\x01\n" +
 	"\x10GetGrantResponse\x12*\n" +
 	"\x05grant\x18\x01 \x01(\v2\x14.portcullis.v1.GrantR\x05grant\x120\n" +
-	"\apreview\x18\x02 \x01(\v2\x16.portcullis.v1.PreviewR\apreview\"\x83\x01\n" +
+	"\apreview\x18\x02 \x01(\v2\x16.portcullis.v1.PreviewR\apreview\x12;\n" +
+	"\rpurpose_terms\x18\x03 \x01(\v2\x16.portcullis.v1.PurposeR\fpurposeTerms\"\x97\x01\n" +
 	"\x11ListGrantsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x122\n" +
-	"\x06states\x18\x03 \x03(\x0e2\x1a.portcullis.v1.Grant.StateR\x06states\"j\n" +
+	"\x06states\x18\x03 \x03(\x0e2\x1a.portcullis.v1.Grant.StateR\x06states\x12\x12\n" +
+	"\x04live\x18\x04 \x01(\bR\x04live\"j\n" +
 	"\x12ListGrantsResponse\x12,\n" +
 	"\x06grants\x18\x01 \x03(\v2\x14.portcullis.v1.GrantR\x06grants\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n" +
@@ -1299,77 +1886,95 @@ func file_portcullis_v1_grant_proto_rawDescGZIP() []byte {
 }
 
 var file_portcullis_v1_grant_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_portcullis_v1_grant_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_portcullis_v1_grant_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_portcullis_v1_grant_proto_goTypes = []any{
 	(Grant_State)(0),              // 0: portcullis.v1.Grant.State
 	(*Grant)(nil),                 // 1: portcullis.v1.Grant
 	(*Preview)(nil),               // 2: portcullis.v1.Preview
-	(*RequestGrantRequest)(nil),   // 3: portcullis.v1.RequestGrantRequest
-	(*RequestGrantResponse)(nil),  // 4: portcullis.v1.RequestGrantResponse
-	(*GetGrantRequest)(nil),       // 5: portcullis.v1.GetGrantRequest
-	(*GetGrantResponse)(nil),      // 6: portcullis.v1.GetGrantResponse
-	(*ListGrantsRequest)(nil),     // 7: portcullis.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),    // 8: portcullis.v1.ListGrantsResponse
-	(*ApproveGrantRequest)(nil),   // 9: portcullis.v1.ApproveGrantRequest
-	(*ApproveGrantResponse)(nil),  // 10: portcullis.v1.ApproveGrantResponse
-	(*DenyGrantRequest)(nil),      // 11: portcullis.v1.DenyGrantRequest
-	(*DenyGrantResponse)(nil),     // 12: portcullis.v1.DenyGrantResponse
-	(*ActivateGrantRequest)(nil),  // 13: portcullis.v1.ActivateGrantRequest
-	(*ActivateGrantResponse)(nil), // 14: portcullis.v1.ActivateGrantResponse
-	(*RevokeGrantRequest)(nil),    // 15: portcullis.v1.RevokeGrantRequest
-	(*RevokeGrantResponse)(nil),   // 16: portcullis.v1.RevokeGrantResponse
-	(*RetireGrantRequest)(nil),    // 17: portcullis.v1.RetireGrantRequest
-	(*RetireGrantResponse)(nil),   // 18: portcullis.v1.RetireGrantResponse
-	(*Scope)(nil),                 // 19: portcullis.v1.Scope
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*Signature)(nil),             // 21: portcullis.v1.Signature
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*Barrier)(nil),               // 23: portcullis.v1.Barrier
+	(*SitePreview)(nil),           // 3: portcullis.v1.SitePreview
+	(*HeldGrant)(nil),             // 4: portcullis.v1.HeldGrant
+	(*Opened)(nil),                // 5: portcullis.v1.Opened
+	(*Change)(nil),                // 6: portcullis.v1.Change
+	(*Refusal)(nil),               // 7: portcullis.v1.Refusal
+	(*RequestGrantRequest)(nil),   // 8: portcullis.v1.RequestGrantRequest
+	(*RequestGrantResponse)(nil),  // 9: portcullis.v1.RequestGrantResponse
+	(*GetGrantRequest)(nil),       // 10: portcullis.v1.GetGrantRequest
+	(*GetGrantResponse)(nil),      // 11: portcullis.v1.GetGrantResponse
+	(*ListGrantsRequest)(nil),     // 12: portcullis.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),    // 13: portcullis.v1.ListGrantsResponse
+	(*ApproveGrantRequest)(nil),   // 14: portcullis.v1.ApproveGrantRequest
+	(*ApproveGrantResponse)(nil),  // 15: portcullis.v1.ApproveGrantResponse
+	(*DenyGrantRequest)(nil),      // 16: portcullis.v1.DenyGrantRequest
+	(*DenyGrantResponse)(nil),     // 17: portcullis.v1.DenyGrantResponse
+	(*ActivateGrantRequest)(nil),  // 18: portcullis.v1.ActivateGrantRequest
+	(*ActivateGrantResponse)(nil), // 19: portcullis.v1.ActivateGrantResponse
+	(*RevokeGrantRequest)(nil),    // 20: portcullis.v1.RevokeGrantRequest
+	(*RevokeGrantResponse)(nil),   // 21: portcullis.v1.RevokeGrantResponse
+	(*RetireGrantRequest)(nil),    // 22: portcullis.v1.RetireGrantRequest
+	(*RetireGrantResponse)(nil),   // 23: portcullis.v1.RetireGrantResponse
+	(*Scope)(nil),                 // 24: portcullis.v1.Scope
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Signature)(nil),             // 26: portcullis.v1.Signature
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(Modality)(0),                 // 28: portcullis.v1.Modality
+	(*Purpose)(nil),               // 29: portcullis.v1.Purpose
+	(*Barrier)(nil),               // 30: portcullis.v1.Barrier
 }
 var file_portcullis_v1_grant_proto_depIdxs = []int32{
 	0,  // 0: portcullis.v1.Grant.state:type_name -> portcullis.v1.Grant.State
-	19, // 1: portcullis.v1.Grant.scope:type_name -> portcullis.v1.Scope
-	20, // 2: portcullis.v1.Grant.request_time:type_name -> google.protobuf.Timestamp
-	20, // 3: portcullis.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
-	21, // 4: portcullis.v1.Grant.approvals:type_name -> portcullis.v1.Signature
-	22, // 5: portcullis.v1.Grant.time_remaining:type_name -> google.protobuf.Duration
-	20, // 6: portcullis.v1.Grant.read_time:type_name -> google.protobuf.Timestamp
-	19, // 7: portcullis.v1.RequestGrantRequest.scope:type_name -> portcullis.v1.Scope
-	22, // 8: portcullis.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 9: portcullis.v1.RequestGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 10: portcullis.v1.GetGrantResponse.grant:type_name -> portcullis.v1.Grant
-	2,  // 11: portcullis.v1.GetGrantResponse.preview:type_name -> portcullis.v1.Preview
-	0,  // 12: portcullis.v1.ListGrantsRequest.states:type_name -> portcullis.v1.Grant.State
-	1,  // 13: portcullis.v1.ListGrantsResponse.grants:type_name -> portcullis.v1.Grant
-	21, // 14: portcullis.v1.ApproveGrantRequest.signature:type_name -> portcullis.v1.Signature
-	1,  // 15: portcullis.v1.ApproveGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 16: portcullis.v1.DenyGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 17: portcullis.v1.ActivateGrantResponse.grant:type_name -> portcullis.v1.Grant
-	1,  // 18: portcullis.v1.RevokeGrantResponse.grant:type_name -> portcullis.v1.Grant
-	23, // 19: portcullis.v1.RevokeGrantResponse.barrier:type_name -> portcullis.v1.Barrier
-	1,  // 20: portcullis.v1.RetireGrantResponse.grant:type_name -> portcullis.v1.Grant
-	23, // 21: portcullis.v1.RetireGrantResponse.barrier:type_name -> portcullis.v1.Barrier
-	3,  // 22: portcullis.v1.GrantService.RequestGrant:input_type -> portcullis.v1.RequestGrantRequest
-	5,  // 23: portcullis.v1.GrantService.GetGrant:input_type -> portcullis.v1.GetGrantRequest
-	7,  // 24: portcullis.v1.GrantService.ListGrants:input_type -> portcullis.v1.ListGrantsRequest
-	9,  // 25: portcullis.v1.GrantService.ApproveGrant:input_type -> portcullis.v1.ApproveGrantRequest
-	11, // 26: portcullis.v1.GrantService.DenyGrant:input_type -> portcullis.v1.DenyGrantRequest
-	13, // 27: portcullis.v1.GrantService.ActivateGrant:input_type -> portcullis.v1.ActivateGrantRequest
-	15, // 28: portcullis.v1.GrantService.RevokeGrant:input_type -> portcullis.v1.RevokeGrantRequest
-	17, // 29: portcullis.v1.GrantService.RetireGrant:input_type -> portcullis.v1.RetireGrantRequest
-	4,  // 30: portcullis.v1.GrantService.RequestGrant:output_type -> portcullis.v1.RequestGrantResponse
-	6,  // 31: portcullis.v1.GrantService.GetGrant:output_type -> portcullis.v1.GetGrantResponse
-	8,  // 32: portcullis.v1.GrantService.ListGrants:output_type -> portcullis.v1.ListGrantsResponse
-	10, // 33: portcullis.v1.GrantService.ApproveGrant:output_type -> portcullis.v1.ApproveGrantResponse
-	12, // 34: portcullis.v1.GrantService.DenyGrant:output_type -> portcullis.v1.DenyGrantResponse
-	14, // 35: portcullis.v1.GrantService.ActivateGrant:output_type -> portcullis.v1.ActivateGrantResponse
-	16, // 36: portcullis.v1.GrantService.RevokeGrant:output_type -> portcullis.v1.RevokeGrantResponse
-	18, // 37: portcullis.v1.GrantService.RetireGrant:output_type -> portcullis.v1.RetireGrantResponse
-	30, // [30:38] is the sub-list for method output_type
-	22, // [22:30] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 1: portcullis.v1.Grant.scope:type_name -> portcullis.v1.Scope
+	25, // 2: portcullis.v1.Grant.request_time:type_name -> google.protobuf.Timestamp
+	25, // 3: portcullis.v1.Grant.end_time:type_name -> google.protobuf.Timestamp
+	26, // 4: portcullis.v1.Grant.approvals:type_name -> portcullis.v1.Signature
+	27, // 5: portcullis.v1.Grant.time_remaining:type_name -> google.protobuf.Duration
+	25, // 6: portcullis.v1.Grant.read_time:type_name -> google.protobuf.Timestamp
+	3,  // 7: portcullis.v1.Preview.sites:type_name -> portcullis.v1.SitePreview
+	4,  // 8: portcullis.v1.Preview.held:type_name -> portcullis.v1.HeldGrant
+	5,  // 9: portcullis.v1.Preview.opened:type_name -> portcullis.v1.Opened
+	6,  // 10: portcullis.v1.Preview.changes:type_name -> portcullis.v1.Change
+	7,  // 11: portcullis.v1.Preview.refusals:type_name -> portcullis.v1.Refusal
+	28, // 12: portcullis.v1.SitePreview.modality:type_name -> portcullis.v1.Modality
+	24, // 13: portcullis.v1.HeldGrant.scope:type_name -> portcullis.v1.Scope
+	25, // 14: portcullis.v1.HeldGrant.end_time:type_name -> google.protobuf.Timestamp
+	28, // 15: portcullis.v1.Opened.modality:type_name -> portcullis.v1.Modality
+	24, // 16: portcullis.v1.RequestGrantRequest.scope:type_name -> portcullis.v1.Scope
+	27, // 17: portcullis.v1.RequestGrantRequest.ttl:type_name -> google.protobuf.Duration
+	1,  // 18: portcullis.v1.RequestGrantResponse.grant:type_name -> portcullis.v1.Grant
+	7,  // 19: portcullis.v1.RequestGrantResponse.refusals:type_name -> portcullis.v1.Refusal
+	1,  // 20: portcullis.v1.GetGrantResponse.grant:type_name -> portcullis.v1.Grant
+	2,  // 21: portcullis.v1.GetGrantResponse.preview:type_name -> portcullis.v1.Preview
+	29, // 22: portcullis.v1.GetGrantResponse.purpose_terms:type_name -> portcullis.v1.Purpose
+	0,  // 23: portcullis.v1.ListGrantsRequest.states:type_name -> portcullis.v1.Grant.State
+	1,  // 24: portcullis.v1.ListGrantsResponse.grants:type_name -> portcullis.v1.Grant
+	26, // 25: portcullis.v1.ApproveGrantRequest.signature:type_name -> portcullis.v1.Signature
+	1,  // 26: portcullis.v1.ApproveGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 27: portcullis.v1.DenyGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 28: portcullis.v1.ActivateGrantResponse.grant:type_name -> portcullis.v1.Grant
+	1,  // 29: portcullis.v1.RevokeGrantResponse.grant:type_name -> portcullis.v1.Grant
+	30, // 30: portcullis.v1.RevokeGrantResponse.barrier:type_name -> portcullis.v1.Barrier
+	1,  // 31: portcullis.v1.RetireGrantResponse.grant:type_name -> portcullis.v1.Grant
+	30, // 32: portcullis.v1.RetireGrantResponse.barrier:type_name -> portcullis.v1.Barrier
+	8,  // 33: portcullis.v1.GrantService.RequestGrant:input_type -> portcullis.v1.RequestGrantRequest
+	10, // 34: portcullis.v1.GrantService.GetGrant:input_type -> portcullis.v1.GetGrantRequest
+	12, // 35: portcullis.v1.GrantService.ListGrants:input_type -> portcullis.v1.ListGrantsRequest
+	14, // 36: portcullis.v1.GrantService.ApproveGrant:input_type -> portcullis.v1.ApproveGrantRequest
+	16, // 37: portcullis.v1.GrantService.DenyGrant:input_type -> portcullis.v1.DenyGrantRequest
+	18, // 38: portcullis.v1.GrantService.ActivateGrant:input_type -> portcullis.v1.ActivateGrantRequest
+	20, // 39: portcullis.v1.GrantService.RevokeGrant:input_type -> portcullis.v1.RevokeGrantRequest
+	22, // 40: portcullis.v1.GrantService.RetireGrant:input_type -> portcullis.v1.RetireGrantRequest
+	9,  // 41: portcullis.v1.GrantService.RequestGrant:output_type -> portcullis.v1.RequestGrantResponse
+	11, // 42: portcullis.v1.GrantService.GetGrant:output_type -> portcullis.v1.GetGrantResponse
+	13, // 43: portcullis.v1.GrantService.ListGrants:output_type -> portcullis.v1.ListGrantsResponse
+	15, // 44: portcullis.v1.GrantService.ApproveGrant:output_type -> portcullis.v1.ApproveGrantResponse
+	17, // 45: portcullis.v1.GrantService.DenyGrant:output_type -> portcullis.v1.DenyGrantResponse
+	19, // 46: portcullis.v1.GrantService.ActivateGrant:output_type -> portcullis.v1.ActivateGrantResponse
+	21, // 47: portcullis.v1.GrantService.RevokeGrant:output_type -> portcullis.v1.RevokeGrantResponse
+	23, // 48: portcullis.v1.GrantService.RetireGrant:output_type -> portcullis.v1.RetireGrantResponse
+	41, // [41:49] is the sub-list for method output_type
+	33, // [33:41] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_grant_proto_init() }
@@ -1384,7 +1989,7 @@ func file_portcullis_v1_grant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_grant_proto_rawDesc), len(file_portcullis_v1_grant_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

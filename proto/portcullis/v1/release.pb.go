@@ -9,6 +9,7 @@ package portcullisv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -28,8 +29,13 @@ type RecordView struct {
 	Handle   string   `protobuf:"bytes,1,opt,name=handle,proto3" json:"handle,omitempty"`
 	Modality Modality `protobuf:"varint,2,opt,name=modality,proto3,enum=portcullis.v1.Modality" json:"modality,omitempty"`
 	Site     string   `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
-	// Day of capture in UTC: yyyy-mm-dd.
-	CaptureDate   string `protobuf:"bytes,4,opt,name=capture_date,json=captureDate,proto3" json:"capture_date,omitempty"`
+	// When it was captured, cut to time_precision; not set when that is none.
+	CaptureTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=capture_time,json=captureTime,proto3" json:"capture_time,omitempty"`
+	// What the grant's purpose tells of times.
+	TimePrecision TimePrecision `protobuf:"varint,6,opt,name=time_precision,json=timePrecision,proto3,enum=portcullis.v1.TimePrecision" json:"time_precision,omitempty"`
+	// With linkage: 32 hexadecimal digits, the same for all records of one crossing, which mean
+	// nothing outside the grant. Empty without linkage, or when no crossing is known.
+	Crossing      string `protobuf:"bytes,7,opt,name=crossing,proto3" json:"crossing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -85,9 +91,23 @@ func (x *RecordView) GetSite() string {
 	return ""
 }
 
-func (x *RecordView) GetCaptureDate() string {
+func (x *RecordView) GetCaptureTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.CaptureDate
+		return x.CaptureTime
+	}
+	return nil
+}
+
+func (x *RecordView) GetTimePrecision() TimePrecision {
+	if x != nil {
+		return x.TimePrecision
+	}
+	return TimePrecision_TIME_PRECISION_UNSPECIFIED
+}
+
+func (x *RecordView) GetCrossing() string {
+	if x != nil {
+		return x.Crossing
 	}
 	return ""
 }
@@ -188,7 +208,8 @@ type ListRecordsRequest struct {
 	Grant      string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	GrantToken string `protobuf:"bytes,2,opt,name=grant_token,json=grantToken,proto3" json:"grant_token,omitempty"`
 	// At most 1,000; 1,000 when 0.
-	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Sealed: it tells nothing, and is of use in this grant alone.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -526,13 +547,15 @@ var File_portcullis_v1_release_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_release_proto_rawDesc = "" +
 	"\n" +
-	"\x1bportcullis/v1/release.proto\x12\rportcullis.v1\x1a\x19portcullis/v1/types.proto\"\x90\x01\n" +
+	"\x1bportcullis/v1/release.proto\x12\rportcullis.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19portcullis/v1/types.proto\"\xa1\x02\n" +
 	"\n" +
 	"RecordView\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x123\n" +
 	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12\x12\n" +
-	"\x04site\x18\x03 \x01(\tR\x04site\x12!\n" +
-	"\fcapture_date\x18\x04 \x01(\tR\vcaptureDate\"\xd2\x01\n" +
+	"\x04site\x18\x03 \x01(\tR\x04site\x12=\n" +
+	"\fcapture_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vcaptureTime\x12C\n" +
+	"\x0etime_precision\x18\x06 \x01(\x0e2\x1c.portcullis.v1.TimePrecisionR\rtimePrecision\x12\x1a\n" +
+	"\bcrossing\x18\a \x01(\tR\bcrossingJ\x04\b\x04\x10\x05R\fcapture_date\"\xd2\x01\n" +
 	"\x05Image\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\tR\x06handle\x123\n" +
 	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12!\n" +
@@ -589,33 +612,37 @@ func file_portcullis_v1_release_proto_rawDescGZIP() []byte {
 
 var file_portcullis_v1_release_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_portcullis_v1_release_proto_goTypes = []any{
-	(*RecordView)(nil),          // 0: portcullis.v1.RecordView
-	(*Image)(nil),               // 1: portcullis.v1.Image
-	(*ListRecordsRequest)(nil),  // 2: portcullis.v1.ListRecordsRequest
-	(*ListRecordsResponse)(nil), // 3: portcullis.v1.ListRecordsResponse
-	(*FetchImageRequest)(nil),   // 4: portcullis.v1.FetchImageRequest
-	(*FetchImageResponse)(nil),  // 5: portcullis.v1.FetchImageResponse
-	(*FetchImagesRequest)(nil),  // 6: portcullis.v1.FetchImagesRequest
-	(*FetchImagesResponse)(nil), // 7: portcullis.v1.FetchImagesResponse
-	(Modality)(0),               // 8: portcullis.v1.Modality
+	(*RecordView)(nil),            // 0: portcullis.v1.RecordView
+	(*Image)(nil),                 // 1: portcullis.v1.Image
+	(*ListRecordsRequest)(nil),    // 2: portcullis.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),   // 3: portcullis.v1.ListRecordsResponse
+	(*FetchImageRequest)(nil),     // 4: portcullis.v1.FetchImageRequest
+	(*FetchImageResponse)(nil),    // 5: portcullis.v1.FetchImageResponse
+	(*FetchImagesRequest)(nil),    // 6: portcullis.v1.FetchImagesRequest
+	(*FetchImagesResponse)(nil),   // 7: portcullis.v1.FetchImagesResponse
+	(Modality)(0),                 // 8: portcullis.v1.Modality
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(TimePrecision)(0),            // 10: portcullis.v1.TimePrecision
 }
 var file_portcullis_v1_release_proto_depIdxs = []int32{
-	8, // 0: portcullis.v1.RecordView.modality:type_name -> portcullis.v1.Modality
-	8, // 1: portcullis.v1.Image.modality:type_name -> portcullis.v1.Modality
-	0, // 2: portcullis.v1.ListRecordsResponse.records:type_name -> portcullis.v1.RecordView
-	1, // 3: portcullis.v1.FetchImageResponse.image:type_name -> portcullis.v1.Image
-	1, // 4: portcullis.v1.FetchImagesResponse.image:type_name -> portcullis.v1.Image
-	2, // 5: portcullis.v1.ReleaseService.ListRecords:input_type -> portcullis.v1.ListRecordsRequest
-	4, // 6: portcullis.v1.ReleaseService.FetchImage:input_type -> portcullis.v1.FetchImageRequest
-	6, // 7: portcullis.v1.ReleaseService.FetchImages:input_type -> portcullis.v1.FetchImagesRequest
-	3, // 8: portcullis.v1.ReleaseService.ListRecords:output_type -> portcullis.v1.ListRecordsResponse
-	5, // 9: portcullis.v1.ReleaseService.FetchImage:output_type -> portcullis.v1.FetchImageResponse
-	7, // 10: portcullis.v1.ReleaseService.FetchImages:output_type -> portcullis.v1.FetchImagesResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	8,  // 0: portcullis.v1.RecordView.modality:type_name -> portcullis.v1.Modality
+	9,  // 1: portcullis.v1.RecordView.capture_time:type_name -> google.protobuf.Timestamp
+	10, // 2: portcullis.v1.RecordView.time_precision:type_name -> portcullis.v1.TimePrecision
+	8,  // 3: portcullis.v1.Image.modality:type_name -> portcullis.v1.Modality
+	0,  // 4: portcullis.v1.ListRecordsResponse.records:type_name -> portcullis.v1.RecordView
+	1,  // 5: portcullis.v1.FetchImageResponse.image:type_name -> portcullis.v1.Image
+	1,  // 6: portcullis.v1.FetchImagesResponse.image:type_name -> portcullis.v1.Image
+	2,  // 7: portcullis.v1.ReleaseService.ListRecords:input_type -> portcullis.v1.ListRecordsRequest
+	4,  // 8: portcullis.v1.ReleaseService.FetchImage:input_type -> portcullis.v1.FetchImageRequest
+	6,  // 9: portcullis.v1.ReleaseService.FetchImages:input_type -> portcullis.v1.FetchImagesRequest
+	3,  // 10: portcullis.v1.ReleaseService.ListRecords:output_type -> portcullis.v1.ListRecordsResponse
+	5,  // 11: portcullis.v1.ReleaseService.FetchImage:output_type -> portcullis.v1.FetchImageResponse
+	7,  // 12: portcullis.v1.ReleaseService.FetchImages:output_type -> portcullis.v1.FetchImagesResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_release_proto_init() }

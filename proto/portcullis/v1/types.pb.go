@@ -73,6 +73,64 @@ func (Modality) EnumDescriptor() ([]byte, []int) {
 	return file_portcullis_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
+// TimePrecision is how exactly a grantee learns when records were captured.
+type TimePrecision int32
+
+const (
+	TimePrecision_TIME_PRECISION_UNSPECIFIED TimePrecision = 0
+	// To the microsecond. Only with linkage.
+	TimePrecision_TIME_PRECISION_EXACT TimePrecision = 1
+	TimePrecision_TIME_PRECISION_HOUR  TimePrecision = 2
+	// In UTC.
+	TimePrecision_TIME_PRECISION_DAY  TimePrecision = 3
+	TimePrecision_TIME_PRECISION_NONE TimePrecision = 4
+)
+
+// Enum value maps for TimePrecision.
+var (
+	TimePrecision_name = map[int32]string{
+		0: "TIME_PRECISION_UNSPECIFIED",
+		1: "TIME_PRECISION_EXACT",
+		2: "TIME_PRECISION_HOUR",
+		3: "TIME_PRECISION_DAY",
+		4: "TIME_PRECISION_NONE",
+	}
+	TimePrecision_value = map[string]int32{
+		"TIME_PRECISION_UNSPECIFIED": 0,
+		"TIME_PRECISION_EXACT":       1,
+		"TIME_PRECISION_HOUR":        2,
+		"TIME_PRECISION_DAY":         3,
+		"TIME_PRECISION_NONE":        4,
+	}
+)
+
+func (x TimePrecision) Enum() *TimePrecision {
+	p := new(TimePrecision)
+	*p = x
+	return p
+}
+
+func (x TimePrecision) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TimePrecision) Descriptor() protoreflect.EnumDescriptor {
+	return file_portcullis_v1_types_proto_enumTypes[1].Descriptor()
+}
+
+func (TimePrecision) Type() protoreflect.EnumType {
+	return &file_portcullis_v1_types_proto_enumTypes[1]
+}
+
+func (x TimePrecision) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TimePrecision.Descriptor instead.
+func (TimePrecision) EnumDescriptor() ([]byte, []int) {
+	return file_portcullis_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
 type Contractor_State int32
 
 const (
@@ -106,11 +164,11 @@ func (x Contractor_State) String() string {
 }
 
 func (Contractor_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_portcullis_v1_types_proto_enumTypes[1].Descriptor()
+	return file_portcullis_v1_types_proto_enumTypes[2].Descriptor()
 }
 
 func (Contractor_State) Type() protoreflect.EnumType {
-	return &file_portcullis_v1_types_proto_enumTypes[1]
+	return &file_portcullis_v1_types_proto_enumTypes[2]
 }
 
 func (x Contractor_State) Number() protoreflect.EnumNumber {
@@ -161,11 +219,11 @@ func (x Decision_State) String() string {
 }
 
 func (Decision_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_portcullis_v1_types_proto_enumTypes[2].Descriptor()
+	return file_portcullis_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (Decision_State) Type() protoreflect.EnumType {
-	return &file_portcullis_v1_types_proto_enumTypes[2]
+	return &file_portcullis_v1_types_proto_enumTypes[3]
 }
 
 func (x Decision_State) Number() protoreflect.EnumNumber {
@@ -177,7 +235,8 @@ func (Decision_State) EnumDescriptor() ([]byte, []int) {
 	return file_portcullis_v1_types_proto_rawDescGZIP(), []int{5, 0}
 }
 
-// Scope says which records a grant covers: sites × modalities × capture window.
+// Scope says which records a grant covers: sites × modalities × capture window, or records that
+// are still to come, or a list.
 type Scope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 64 sites, each [a-z0-9]+(-[a-z0-9]+)*, at most 32 bytes.
@@ -186,7 +245,14 @@ type Scope struct {
 	// Captured at or after this time.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Captured before this time; at most 366 days after start_time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Records captured after the approval alone, as they come. In a request the times are then left
+	// out: the window is the grant's life.
+	Live bool `protobuf:"varint,5,opt,name=live,proto3" json:"live,omitempty"`
+	// "lists/<uuid>", which an admin made for the contractor. In a request all else is then left out.
+	RecordList string `protobuf:"bytes,6,opt,name=record_list,json=recordList,proto3" json:"record_list,omitempty"`
+	// "records/<uuid>", what stands in the list: at most 256. Only admins and auditors see them.
+	Records       []string `protobuf:"bytes,7,rep,name=records,proto3" json:"records,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +311,27 @@ func (x *Scope) GetStartTime() *timestamppb.Timestamp {
 func (x *Scope) GetEndTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Scope) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *Scope) GetRecordList() string {
+	if x != nil {
+		return x.RecordList
+	}
+	return ""
+}
+
+func (x *Scope) GetRecords() []string {
+	if x != nil {
+		return x.Records
 	}
 	return nil
 }
@@ -346,7 +433,33 @@ type Purpose struct {
 	// Most distinct records that a grant may open: 1 to 1,000,000.
 	MaxRecords int64 `protobuf:"varint,8,opt,name=max_records,json=maxRecords,proto3" json:"max_records,omitempty"`
 	// How many admins must approve each grant: 1 to 5.
-	Approvals     int32 `protobuf:"varint,9,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	Approvals int32 `protobuf:"varint,9,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	// The law or order that allows the use: one line, at most 200 bytes.
+	LegalBasis string `protobuf:"bytes,10,opt,name=legal_basis,json=legalBasis,proto3" json:"legal_basis,omitempty"`
+	// Lets a grantee know which face and plate are of one crossing.
+	Linkage bool `protobuf:"varint,11,opt,name=linkage,proto3" json:"linkage,omitempty"`
+	// Most bytes of images in the clear that may leave under a grant: 1 to 2^43.
+	MaxBytes int64 `protobuf:"varint,12,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Most records that may leave under a grant in one minute: 1 to 100,000.
+	MaxRate int64 `protobuf:"varint,13,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	// Oldest records that a grant may cover when it is asked for: 1 hour to 36,600 days.
+	MaxRecordAge  *durationpb.Duration `protobuf:"bytes,14,opt,name=max_record_age,json=maxRecordAge,proto3" json:"max_record_age,omitempty"`
+	TimePrecision TimePrecision        `protobuf:"varint,15,opt,name=time_precision,json=timePrecision,proto3,enum=portcullis.v1.TimePrecision" json:"time_precision,omitempty"`
+	// How many crossings must share a site and time bucket for the records in it to appear: 2 to
+	// 10,000; 0 with linkage.
+	MinBucket int32 `protobuf:"varint,16,opt,name=min_bucket,json=minBucket,proto3" json:"min_bucket,omitempty"`
+	// Names of the admins who may approve; any when empty.
+	Approvers []string `protobuf:"bytes,17,rep,name=approvers,proto3" json:"approvers,omitempty"`
+	// HashiCorp Vault counts uses, too.
+	Strict bool `protobuf:"varint,18,opt,name=strict,proto3" json:"strict,omitempty"`
+	// Allows grants of records that are still to be captured.
+	Live bool `protobuf:"varint,19,opt,name=live,proto3" json:"live,omitempty"`
+	// Retention classes whose records it may see: 1 to 64.
+	RetentionClasses []string `protobuf:"bytes,20,rep,name=retention_classes,json=retentionClasses,proto3" json:"retention_classes,omitempty"`
+	// Nothing is granted or opened for it any more. Output only.
+	Withdrawn bool `protobuf:"varint,21,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// "sha256:<hex>" of the canonical text of the version that this one changes. Output only.
+	Replaces      string `protobuf:"bytes,22,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +557,97 @@ func (x *Purpose) GetApprovals() int32 {
 	return 0
 }
 
+func (x *Purpose) GetLegalBasis() string {
+	if x != nil {
+		return x.LegalBasis
+	}
+	return ""
+}
+
+func (x *Purpose) GetLinkage() bool {
+	if x != nil {
+		return x.Linkage
+	}
+	return false
+}
+
+func (x *Purpose) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *Purpose) GetMaxRate() int64 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+func (x *Purpose) GetMaxRecordAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxRecordAge
+	}
+	return nil
+}
+
+func (x *Purpose) GetTimePrecision() TimePrecision {
+	if x != nil {
+		return x.TimePrecision
+	}
+	return TimePrecision_TIME_PRECISION_UNSPECIFIED
+}
+
+func (x *Purpose) GetMinBucket() int32 {
+	if x != nil {
+		return x.MinBucket
+	}
+	return 0
+}
+
+func (x *Purpose) GetApprovers() []string {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+func (x *Purpose) GetStrict() bool {
+	if x != nil {
+		return x.Strict
+	}
+	return false
+}
+
+func (x *Purpose) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *Purpose) GetRetentionClasses() []string {
+	if x != nil {
+		return x.RetentionClasses
+	}
+	return nil
+}
+
+func (x *Purpose) GetWithdrawn() bool {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return false
+}
+
+func (x *Purpose) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
 // Contractor is an organisation that may ask for grants.
 type Contractor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -454,7 +658,10 @@ type Contractor struct {
 	// Output only.
 	State Contractor_State `protobuf:"varint,3,opt,name=state,proto3,enum=portcullis.v1.Contractor_State" json:"state,omitempty"`
 	// 1 and up. A suspension ends an epoch; its grants never revive. Output only.
-	Epoch         int32 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int32 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Affiliates share one: they count as one organisation where faces and plates are kept apart.
+	// The contractor's own name when empty.
+	ConflictGroup string `protobuf:"bytes,5,opt,name=conflict_group,json=conflictGroup,proto3" json:"conflict_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +722,13 @@ func (x *Contractor) GetEpoch() int32 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Contractor) GetConflictGroup() string {
+	if x != nil {
+		return x.ConflictGroup
+	}
+	return ""
 }
 
 // Signature is one admin's signature over a decision's text, followed by the lines
@@ -782,7 +996,7 @@ var File_portcullis_v1_types_proto protoreflect.FileDescriptor
 
 const file_portcullis_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x19portcullis/v1/types.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n" +
+	"\x19portcullis/v1/types.proto\x12\rportcullis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x02\n" +
 	"\x05Scope\x12\x14\n" +
 	"\x05sites\x18\x01 \x03(\tR\x05sites\x127\n" +
 	"\n" +
@@ -790,14 +1004,18 @@ const file_portcullis_v1_types_proto_rawDesc = "" +
 	"modalities\x129\n" +
 	"\n" +
 	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xde\x01\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x12\n" +
+	"\x04live\x18\x05 \x01(\bR\x04live\x12\x1f\n" +
+	"\vrecord_list\x18\x06 \x01(\tR\n" +
+	"recordList\x12\x18\n" +
+	"\arecords\x18\a \x03(\tR\arecords\"\xde\x01\n" +
 	"\tSelection\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\tR\x06record\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x123\n" +
 	"\bmodality\x18\x03 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x129\n" +
 	"\n" +
 	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xb1\x02\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xfa\x05\n" +
 	"\aPurpose\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x14\n" +
@@ -810,13 +1028,30 @@ const file_portcullis_v1_types_proto_rawDesc = "" +
 	"\amax_ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06maxTtl\x12\x1f\n" +
 	"\vmax_records\x18\b \x01(\x03R\n" +
 	"maxRecords\x12\x1c\n" +
-	"\tapprovals\x18\t \x01(\x05R\tapprovals\"\xca\x01\n" +
+	"\tapprovals\x18\t \x01(\x05R\tapprovals\x12\x1f\n" +
+	"\vlegal_basis\x18\n" +
+	" \x01(\tR\n" +
+	"legalBasis\x12\x18\n" +
+	"\alinkage\x18\v \x01(\bR\alinkage\x12\x1b\n" +
+	"\tmax_bytes\x18\f \x01(\x03R\bmaxBytes\x12\x19\n" +
+	"\bmax_rate\x18\r \x01(\x03R\amaxRate\x12?\n" +
+	"\x0emax_record_age\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\fmaxRecordAge\x12C\n" +
+	"\x0etime_precision\x18\x0f \x01(\x0e2\x1c.portcullis.v1.TimePrecisionR\rtimePrecision\x12\x1d\n" +
+	"\n" +
+	"min_bucket\x18\x10 \x01(\x05R\tminBucket\x12\x1c\n" +
+	"\tapprovers\x18\x11 \x03(\tR\tapprovers\x12\x16\n" +
+	"\x06strict\x18\x12 \x01(\bR\x06strict\x12\x12\n" +
+	"\x04live\x18\x13 \x01(\bR\x04live\x12+\n" +
+	"\x11retention_classes\x18\x14 \x03(\tR\x10retentionClasses\x12\x1c\n" +
+	"\twithdrawn\x18\x15 \x01(\bR\twithdrawn\x12\x1a\n" +
+	"\breplaces\x18\x16 \x01(\tR\breplaces\"\xf1\x01\n" +
 	"\n" +
 	"Contractor\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x125\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x1f.portcullis.v1.Contractor.StateR\x05state\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x05R\x05epoch\"E\n" +
+	"\x05epoch\x18\x04 \x01(\x05R\x05epoch\x12%\n" +
+	"\x0econflict_group\x18\x05 \x01(\tR\rconflictGroup\"E\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x13\n" +
@@ -856,7 +1091,13 @@ const file_portcullis_v1_types_proto_rawDesc = "" +
 	"\bModality\x12\x18\n" +
 	"\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rMODALITY_FACE\x10\x01\x12\x12\n" +
-	"\x0eMODALITY_PLATE\x10\x02BCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
+	"\x0eMODALITY_PLATE\x10\x02*\x93\x01\n" +
+	"\rTimePrecision\x12\x1e\n" +
+	"\x1aTIME_PRECISION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14TIME_PRECISION_EXACT\x10\x01\x12\x17\n" +
+	"\x13TIME_PRECISION_HOUR\x10\x02\x12\x16\n" +
+	"\x12TIME_PRECISION_DAY\x10\x03\x12\x17\n" +
+	"\x13TIME_PRECISION_NONE\x10\x04BCZAgithub.com/portcullis/portcullis/proto/portcullis/v1;portcullisv1b\x06proto3"
 
 var (
 	file_portcullis_v1_types_proto_rawDescOnce sync.Once
@@ -870,42 +1111,45 @@ func file_portcullis_v1_types_proto_rawDescGZIP() []byte {
 	return file_portcullis_v1_types_proto_rawDescData
 }
 
-var file_portcullis_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_portcullis_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_portcullis_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_portcullis_v1_types_proto_goTypes = []any{
 	(Modality)(0),                 // 0: portcullis.v1.Modality
-	(Contractor_State)(0),         // 1: portcullis.v1.Contractor.State
-	(Decision_State)(0),           // 2: portcullis.v1.Decision.State
-	(*Scope)(nil),                 // 3: portcullis.v1.Scope
-	(*Selection)(nil),             // 4: portcullis.v1.Selection
-	(*Purpose)(nil),               // 5: portcullis.v1.Purpose
-	(*Contractor)(nil),            // 6: portcullis.v1.Contractor
-	(*Signature)(nil),             // 7: portcullis.v1.Signature
-	(*Decision)(nil),              // 8: portcullis.v1.Decision
-	(*Barrier)(nil),               // 9: portcullis.v1.Barrier
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(TimePrecision)(0),            // 1: portcullis.v1.TimePrecision
+	(Contractor_State)(0),         // 2: portcullis.v1.Contractor.State
+	(Decision_State)(0),           // 3: portcullis.v1.Decision.State
+	(*Scope)(nil),                 // 4: portcullis.v1.Scope
+	(*Selection)(nil),             // 5: portcullis.v1.Selection
+	(*Purpose)(nil),               // 6: portcullis.v1.Purpose
+	(*Contractor)(nil),            // 7: portcullis.v1.Contractor
+	(*Signature)(nil),             // 8: portcullis.v1.Signature
+	(*Decision)(nil),              // 9: portcullis.v1.Decision
+	(*Barrier)(nil),               // 10: portcullis.v1.Barrier
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
 }
 var file_portcullis_v1_types_proto_depIdxs = []int32{
 	0,  // 0: portcullis.v1.Scope.modalities:type_name -> portcullis.v1.Modality
-	10, // 1: portcullis.v1.Scope.start_time:type_name -> google.protobuf.Timestamp
-	10, // 2: portcullis.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
+	11, // 1: portcullis.v1.Scope.start_time:type_name -> google.protobuf.Timestamp
+	11, // 2: portcullis.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: portcullis.v1.Selection.modality:type_name -> portcullis.v1.Modality
-	10, // 4: portcullis.v1.Selection.start_time:type_name -> google.protobuf.Timestamp
-	10, // 5: portcullis.v1.Selection.end_time:type_name -> google.protobuf.Timestamp
+	11, // 4: portcullis.v1.Selection.start_time:type_name -> google.protobuf.Timestamp
+	11, // 5: portcullis.v1.Selection.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: portcullis.v1.Purpose.modalities:type_name -> portcullis.v1.Modality
-	11, // 7: portcullis.v1.Purpose.max_ttl:type_name -> google.protobuf.Duration
-	1,  // 8: portcullis.v1.Contractor.state:type_name -> portcullis.v1.Contractor.State
-	10, // 9: portcullis.v1.Signature.sign_time:type_name -> google.protobuf.Timestamp
-	10, // 10: portcullis.v1.Decision.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 11: portcullis.v1.Decision.state:type_name -> portcullis.v1.Decision.State
-	7,  // 12: portcullis.v1.Decision.signatures:type_name -> portcullis.v1.Signature
-	11, // 13: portcullis.v1.Barrier.waited:type_name -> google.protobuf.Duration
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 7: portcullis.v1.Purpose.max_ttl:type_name -> google.protobuf.Duration
+	12, // 8: portcullis.v1.Purpose.max_record_age:type_name -> google.protobuf.Duration
+	1,  // 9: portcullis.v1.Purpose.time_precision:type_name -> portcullis.v1.TimePrecision
+	2,  // 10: portcullis.v1.Contractor.state:type_name -> portcullis.v1.Contractor.State
+	11, // 11: portcullis.v1.Signature.sign_time:type_name -> google.protobuf.Timestamp
+	11, // 12: portcullis.v1.Decision.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 13: portcullis.v1.Decision.state:type_name -> portcullis.v1.Decision.State
+	8,  // 14: portcullis.v1.Decision.signatures:type_name -> portcullis.v1.Signature
+	12, // 15: portcullis.v1.Barrier.waited:type_name -> google.protobuf.Duration
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_portcullis_v1_types_proto_init() }
@@ -918,7 +1162,7 @@ func file_portcullis_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_portcullis_v1_types_proto_rawDesc), len(file_portcullis_v1_types_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,

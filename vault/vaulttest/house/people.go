@@ -141,15 +141,17 @@ func (a attester) Attest(text string) (string, error) {
 	return vault.Attest(text, p.key, p.chain)
 }
 
-// Decide has an action proposed and signed by alice and bob.
+// Decide has an action proposed and signed by alice and, if it takes two, by bob.
 func (h *House) Decide(a breach.Action) (vault.Proposal, *breach.KeyWork) {
 	h.Helper()
 	d := h.Propose(a)
-	_, _, err := h.Breach.Sign(h.ctx(), h.Alice().Caller, d.ID, h.Alice().Sign(d.Decision))
+	d, out, err := h.Breach.Sign(h.ctx(), h.Alice().Caller, d.ID, h.Alice().Sign(d.Decision))
 	h.NoError(err)
-	d, work, err := h.Breach.Sign(h.ctx(), h.Bob().Caller, d.ID, h.Bob().Sign(d.Decision))
-	h.NoError(err)
-	return d, work
+	if !d.Effective {
+		d, out, err = h.Breach.Sign(h.ctx(), h.Bob().Caller, d.ID, h.Bob().Sign(d.Decision))
+		h.NoError(err)
+	}
+	return d, out.Keys
 }
 
 // Propose has alice propose an action.
@@ -170,12 +172,13 @@ func (h *House) Admit(names ...string) {
 	}
 }
 
-// Tuning is a purpose for acme and beta: faces and plates of north and south.
+// Tuning is a purpose for acme and beta: faces and plates of north and south, joined.
 func Tuning() vault.Purpose {
 	return vault.Purpose{
-		Name: "tuning", Title: "Tune the matcher", Modalities: []vault.Modality{vault.Face, vault.Plate},
+		Name: "tuning", Title: "Tune the matcher", LegalBasis: "Order 12", Modalities: []vault.Modality{vault.Face, vault.Plate}, Linkage: true,
 		Sites: []string{"north", "south"}, Contractors: []string{"acme", "beta"},
-		MaxTTL: 8 * time.Hour, MaxRecords: 100_000, Approvals: 2,
+		MaxTTL: 8 * time.Hour, MaxRecords: 100_000, MaxBytes: 1 << 40, MaxRate: vault.MaxRate, MaxRecordAge: 365 * 24 * time.Hour,
+		Precision: vault.PrecisionExact, Approvals: 2, Live: true, Retention: []string{vault.DefaultClass},
 	}
 }
 
@@ -237,9 +240,9 @@ func (h *House) Active(c vault.Caller, change ...func(*grants.Request)) (vault.G
 // Grant reads a grant.
 func (h *House) Grant(id vault.ID) vault.Grant {
 	h.Helper()
-	g, _, _, err := h.Grants.Get(h.ctx(), h.Alice().Caller, id)
+	v, err := h.Grants.Get(h.ctx(), h.Alice().Caller, id)
 	h.NoError(err)
-	return g
+	return v.Grant
 }
 
 // Picture is an image unlike any other.

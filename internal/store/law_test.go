@@ -1,0 +1,507 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/portcullis/portcullis/vault"
+)
+
+var classes = []string{"us-citizen", vault.DefaultClass}
+
+// TestEachInScope gives each record of a scope once, with what is told of it; of a list, the
+// records that stand in it.
+func TestEachInScope(t *testing.T) {
+	s := open(t)
+	scope, want := scoped(t, s)
+	each := func(scope vault.Scope) (out []vault.Record) {
+		t.Helper()
+		if err := s.View(t.Context(), func(tx *Tx) error {
+			return tx.EachInScope(scope, func(r vault.Record) { out = append(out, r) })
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	got := each(scope)
+	if !slices.Equal(sortedIDs(ids(got, recordID)), want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
+	}
+	for _, r := range got {
+		full := view(t, s, func(tx *Tx) (vault.Record, error) { return tx.Record(r.ID) })
+		told := vault.Record{ID: full.ID, Site: full.Site, Modality: full.Modality, Class: full.Class, CrossingID: full.CrossingID, CapturedAt: full.CapturedAt, StoredAt: full.StoredAt}
+		if r != told {
+			t.Fatalf("%+v is told as %+v", full, r)
+		}
+	}
+	list := scope
+	list.List, list.Records = vault.NewID(), []vault.ID{want[3], want[5], vault.NewID()}
+	if got := sortedIDs(ids(each(list), recordID)); !slices.Equal(got, sortedIDs(list.Records[:2])) {
+		t.Errorf("of the list: %v", got)
+	}
+}
+
+// TestCovered counts a scope in all and by site and modality, and of some classes alone.
+func TestCovered(t *testing.T) {
+	s := open(t)
+	scope, in := scoped(t, s)
+	must(t, s, func(tx *Tx) error {
+		return tx.exec("UPDATE records SET class = 'minors' WHERE id = $1", in[0].String())
+	})
+	type part struct {
+		site string
+		m    vault.Modality
+	}
+	crossings, days := map[part]map[vault.ID]bool{}, map[part]map[string]bool{}
+	records := map[part]int64{}
+	for _, id := range in[1:] {
+		r := view(t, s, func(tx *Tx) (vault.Record, error) { return tx.Record(id) })
+		for _, p := range []part{{}, {r.Site, r.Modality}} {
+			if crossings[p] == nil {
+				crossings[p], days[p] = map[vault.ID]bool{}, map[string]bool{}
+			}
+			if records[p]++; r.CrossingID != (vault.ID{}) {
+				crossings[p][r.CrossingID] = true
+			}
+			days[p][r.CapturedAt.Format(time.DateOnly)] = true
+		}
+	}
+	want := func(p part) vault.Covered {
+		return vault.Covered{Site: p.site, Modality: p.m, Records: records[p], Crossings: int64(len(crossings[p])), Days: int64(len(days[p]))}
+	}
+	if err := s.View(t.Context(), func(tx *Tx) error {
+		all, parts, err := tx.Covered(scope, classes)
+		if all != want(part{}) || all.Days != 3 {
+			t.Errorf("in all %+v, want %+v", all, want(part{}))
+		}
+		if w := []vault.Covered{want(part{"north", vault.Face}), want(part{"south", vault.Face})}; !slices.Equal(parts, w) {
+			t.Errorf("%+v, want %+v", parts, w)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCrossings counts those of a bucket: by their IDs, of its classes, captured and stored
+// within it, whatever has become of the keys.
+func TestCrossings(t *testing.T) {
+	s := open(t)
+	hour := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	b := vault.Bucket{Site: "north", Modality: vault.Face, From: hour, Until: hour.Add(time.Hour), Below: hour.Add(65 * time.Minute)}
+	crossing := vault.NewID()
+	must(t, s, func(tx *Tx) error {
+		for _, change := range []func(*vault.Record){
+			func(r *vault.Record) { r.CrossingID = crossing },
+			func(r *vault.Record) { r.CrossingID = crossing },
+			func(r *vault.Record) { r.Key = vault.KeyDestroyed },
+			func(r *vault.Record) { r.CrossingID = vault.ID{} },
+			func(r *vault.Record) { r.CrossingID = vault.ID{} },
+			func(r *vault.Record) { r.StoredAt = b.Below.Add(-time.Microsecond) },
+			func(r *vault.Record) { r.CapturedAt = b.Until.Add(-time.Microsecond) },
+			// And none of these.
+			func(r *vault.Record) { r.Site = "south" },
+			func(r *vault.Record) { r.Modality = vault.Plate },
+			func(r *vault.Record) { r.Class = "minors" },
+			func(r *vault.Record) { r.CapturedAt = b.From.Add(-time.Microsecond) },
+			func(r *vault.Record) { r.CapturedAt = b.Until },
+			func(r *vault.Record) { r.StoredAt = b.Below },
+		} {
+			r := someRecord()
+			r.CapturedAt, r.StoredAt = hour, hour
+			change(&r)
+			if err := tx.AddRecord(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	count := func(b vault.Bucket, most int) int64 {
+		return view(t, s, func(tx *Tx) (int64, error) { return tx.Crossings(b, classes, most) })
+	}
+	if n := count(b, 100); n != 6 {
+		t.Errorf("%d crossings, want 6", n)
+	}
+	if n := count(b, 4); n != 4 {
+		t.Errorf("%d crossings of at most 4", n)
+	}
+	late := b
+	late.After, late.Below = b.Below, b.Below.Add(time.Hour)
+	if n := count(late, 100); n != 1 {
+		t.Errorf("%d late ones, want 1", n)
+	}
+}
+
+func TestRecordLists(t *testing.T) {
+	s := open(t)
+	l := vault.RecordList{ID: vault.NewID(), Contractor: "acme", Records: vault.SortIDs([]vault.ID{vault.NewID(), vault.NewID(), vault.NewID()}), By: "ann", At: ended}
+	request := vault.NewID()
+	must(t, s, func(tx *Tx) error { return tx.AddRecordList(l, request) })
+	for name, read := range map[string]func(*Tx) (vault.RecordList, error){
+		"by ID":      func(tx *Tx) (vault.RecordList, error) { return tx.RecordList(l.ID) },
+		"by request": func(tx *Tx) (vault.RecordList, error) { return tx.RecordListByRequest("ann", request) },
+	} {
+		if got := view(t, s, read); !reflect.DeepEqual(got, l) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	for _, read := range []func(*Tx) (vault.RecordList, error){
+		func(tx *Tx) (vault.RecordList, error) { return tx.RecordList(request) },
+		func(tx *Tx) (vault.RecordList, error) { return tx.RecordListByRequest("bob", request) },
+	} {
+		wantReason(t, s.View(t.Context(), func(tx *Tx) error { _, err := read(tx); return err }), vault.NotFound, vault.ReasonListUnknown)
+	}
+	if _, err := s.Update(t.Context(), func(tx *Tx) error {
+		again := l
+		again.ID = vault.NewID()
+		return tx.AddRecordList(again, request)
+	}); err == nil {
+		t.Error("one request made two lists")
+	}
+	must(t, s, func(tx *Tx) error { return tx.exec("UPDATE record_lists SET records = 'x'") })
+	wantReason(t, s.View(t.Context(), func(tx *Tx) error { _, err := tx.RecordList(l.ID); return err }), vault.DataLoss, vault.ReasonDataLoss)
+}
+
+// TestScopesReadBack: a grant's scope of each kind, and its bytes.
+func TestScopesReadBack(t *testing.T) {
+	s := open(t)
+	live, list := someGrant(vault.GrantPending), someGrant(vault.GrantPending)
+	live.Scope.Live, live.MaxBytes = true, 7
+	list.Scope.List, list.Scope.Records = vault.NewID(), vault.SortIDs([]vault.ID{vault.NewID(), vault.NewID()})
+	for _, g := range []vault.Grant{live, list} {
+		addGrant(t, s, g)
+		if got := grantOf(t, s, g.Grant); !reflect.DeepEqual(got, g) || got.Text() != g.Text() {
+			t.Errorf("%+v\nreads back as\n%+v", g, got)
+		}
+	}
+	must(t, s, func(tx *Tx) error { return tx.exec("UPDATE grants SET records = records || ',x' WHERE list <> ''") })
+	wantReason(t, s.View(t.Context(), func(tx *Tx) error { _, err := tx.Grant(list.Grant); return err }), vault.DataLoss, vault.ReasonDataLoss)
+}
+
+func TestUsesLeft(t *testing.T) {
+	s, _, g := granting(t)
+	left := func() int64 {
+		return view(t, s, func(tx *Tx) (int64, error) { return tx.UsesLeft(g.Grant) })
+	}
+	if n := left(); n != -1 {
+		t.Errorf("at first %d", n)
+	}
+	other := someGrant(vault.GrantActive)
+	addGrant(t, s, other)
+	must(t, s, func(tx *Tx) error { return errors.Join(tx.SetUsesLeft(g.Grant, 3), tx.SetUsesLeft(other.Grant, 0)) })
+	if n := left(); n != 3 {
+		t.Errorf("%d uses left", n)
+	}
+}
+
+// TestBytesAndRate: a release counts its bytes once and its rate each time, in minutes that
+// begin with a release; what is refused costs nothing.
+func TestBytesAndRate(t *testing.T) {
+	s, c, g := granting(t)
+	must(t, s, func(tx *Tx) error { return tx.exec("UPDATE grants SET max_bytes = 100") })
+	p := ample()
+	p.MaxRate = 3
+	record := func(size int64) vault.Record {
+		r := someRecord()
+		r.Size = size
+		return r
+	}
+	release := func(r vault.Record, want vault.Reason) (after time.Duration) {
+		t.Helper()
+		must(t, s, func(tx *Tx) error {
+			_, err := tx.CountRelease(g, p, r)
+			if vault.ReasonOf(err) != want || (err != nil && vault.KindOf(err) != vault.Exhausted) {
+				t.Errorf("%v, want %q", err, want)
+			}
+			var e *vault.Error
+			if errors.As(err, &e) {
+				after = e.After
+			}
+			return nil // as who commits the refusal does
+		})
+		return after
+	}
+	first := record(60)
+	release(first, "")
+	release(first, "")
+	release(record(41), vault.ReasonBytesExceeded)
+	release(record(40), "")
+	c.add(20 * time.Second)
+	if after := release(first, vault.ReasonRateExceeded); after != 40*time.Second {
+		t.Errorf("wait %s, want 40s", after)
+	}
+	c.add(40*time.Second - time.Microsecond)
+	release(first, vault.ReasonRateExceeded)
+	c.add(time.Microsecond)
+	release(first, "")
+	got := grantOf(t, s, g.Grant)
+	if rows, _ := released(t, s, g.Grant); got.Released != 2 || got.ReleasedBytes != 100 || rows != 2 {
+		t.Errorf("%d records, %d bytes, %d rows", got.Released, got.ReleasedBytes, rows)
+	}
+}
+
+// TestExcess: after so many refusals in a row a grant ends by itself; a release begins anew.
+func TestExcess(t *testing.T) {
+	s, _, g := granting(t)
+	excess := func(want bool) {
+		t.Helper()
+		must(t, s, func(tx *Tx) error {
+			if got, err := tx.CountExcess(g.Grant, 2); got != want || err != nil {
+				t.Errorf("suspended: %t, %v", got, err)
+			}
+			return nil
+		})
+	}
+	excess(false)
+	excess(false)
+	must(t, s, func(tx *Tx) error { _, err := tx.CountRelease(g, ample(), someRecord()); return err })
+	excess(false)
+	excess(false)
+	excess(true)
+	excess(false)
+	if got := grantOf(t, s, g.Grant).State; got != vault.GrantSuspended {
+		t.Errorf("the grant is %s", got)
+	}
+}
+
+// TestOpened: what left is kept by day, for the conflict rule, and outlives its grant. A fetch
+// again makes it fresh.
+func TestOpened(t *testing.T) {
+	s, c, g := granting(t)
+	p := ample()
+	r := someRecord()
+	r.CapturedAt = time.Date(2026, 2, 3, 23, 59, 0, 0, time.UTC)
+	next := someRecord()
+	next.CapturedAt = r.CapturedAt.Add(time.Minute)
+	must(t, s, func(tx *Tx) error {
+		for _, x := range []vault.Record{r, next, r} {
+			if _, err := tx.CountRelease(g, p, x); err != nil {
+				return err
+			}
+		}
+		return tx.SetGrantState(g.Grant, vault.GrantRevoked)
+	})
+	day := time.Date(2026, 2, 3, 0, 0, 0, 0, time.UTC)
+	within := func(org string, change func(*vault.Scope), since time.Time) []vault.Claim {
+		scope := vault.Scope{Sites: []string{"east", "north"}, From: day.Add(23 * time.Hour), Until: day.Add(24 * time.Hour)}
+		change(&scope)
+		return view(t, s, func(tx *Tx) ([]vault.Claim, error) { return tx.OpenedWithin([]string{"none", org}, scope, since) })
+	}
+	same := func(*vault.Scope) {}
+	now := vault.Micro(c.now())
+	want := vault.Claim{Contractor: "acme", Purpose: "upkeep", Linkage: true, Sites: []string{"north"}, Modalities: []vault.Modality{vault.Face}, From: day, Until: day.AddDate(0, 0, 1)}
+	if got := within("acme", same, now); !reflect.DeepEqual(got, []vault.Claim{want}) {
+		t.Errorf("%+v", got)
+	}
+	if got := within("acme", same, time.Time{}); len(got) != 1 {
+		t.Errorf("since ever: %+v", got)
+	}
+	if got := within("acme", func(s *vault.Scope) { s.Until = s.Until.Add(time.Microsecond) }, now); len(got) != 2 {
+		t.Errorf("of two days: %+v", got)
+	}
+	for name, got := range map[string][]vault.Claim{
+		"another contractor": within("acme-2", same, now), "later": within("acme", same, now.Add(time.Microsecond)),
+		"another site": within("acme", func(s *vault.Scope) { s.Sites = []string{"south"} }, now),
+		"another day":  within("acme", func(s *vault.Scope) { s.From, s.Until = day.Add(-time.Hour), day }, now),
+	} {
+		if len(got) != 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	sums := view(t, s, func(tx *Tx) ([]vault.Opened, error) { return tx.Opened([]string{"acme"}) })
+	if w := (vault.Opened{Contractor: "acme", Purpose: "upkeep", Site: "north", Modality: vault.Face, Days: 2, First: day, Last: day.AddDate(0, 0, 1)}); len(sums) != 1 || sums[0] != w {
+		t.Errorf("%+v", sums)
+	}
+	// Of a fetch that is refused nothing is kept; one again counts as of now.
+	must(t, s, func(tx *Tx) error { return tx.SetGrantState(g.Grant, vault.GrantActive) })
+	c.add(time.Hour)
+	must(t, s, func(tx *Tx) error { _, err := tx.CountRelease(g, p, r); return err })
+	must(t, s, func(tx *Tx) error { return tx.exec("UPDATE grants SET max_records = 2") })
+	over := someRecord()
+	over.Site = "east"
+	must(t, s, func(tx *Tx) error { tx.CountRelease(g, p, over); return nil })
+	if got := within("acme", same, now.Add(time.Hour)); len(got) != 1 || got[0].Sites[0] != "north" {
+		t.Errorf("after a fetch again: %+v", got)
+	}
+}
+
+// TestHeld: who belongs together, what they hold now, and what a grantee held before.
+func TestHeld(t *testing.T) {
+	c := newClock()
+	s := openWith(t, c)
+	now := vault.Micro(c.now())
+	must(t, s, func(tx *Tx) error {
+		return errors.Join(
+			tx.PutContractor(vault.Contractor{Name: "beta", Group: "holding", Epoch: 1}, vault.NewID()),
+			tx.PutContractor(vault.Contractor{Name: "acme", Group: "holding", Epoch: 1}, vault.NewID()),
+			tx.PutContractor(vault.Contractor{Name: "holding", Group: "other", Epoch: 1}, vault.NewID()),
+			tx.PutContractor(vault.Contractor{Name: "gamma", Epoch: 1}, vault.NewID()))
+	})
+	for of, want := range map[string][]string{"acme": {"acme", "beta"}, "gamma": {"gamma"}, "holding": {"holding"}, "none": nil} {
+		if got := view(t, s, func(tx *Tx) ([]string, error) { return tx.Affiliates(of) }); !slices.Equal(got, want) {
+			t.Errorf("affiliates of %s: %q", of, got)
+		}
+	}
+	var want []vault.ID
+	for i, state := range []vault.GrantState{
+		vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantRetired, vault.GrantRevoked, vault.GrantLapsed, vault.GrantSuspended,
+	} {
+		for _, org := range []string{"acme", "beta", "gamma"} {
+			for _, ends := range []time.Time{now.Add(time.Microsecond), now} {
+				g := someGrant(state)
+				g.Contractor, g.Ends, g.RequestedAt = org, ends, now.Add(time.Duration(-i)*time.Minute)
+				addGrant(t, s, g)
+				if org != "gamma" && ends.After(now) && (state == vault.GrantApproved || state == vault.GrantActive) {
+					want = append(want, g.Grant)
+				}
+			}
+		}
+	}
+	live := view(t, s, func(tx *Tx) ([]vault.Grant, error) { return tx.LiveGrants([]string{"acme", "beta"}) })
+	if !slices.Equal(sortedIDs(ids(live, func(g vault.Grant) vault.ID { return g.Grant })), sortedIDs(want)) {
+		t.Errorf("%d live grants, want %d", len(live), len(want))
+	}
+	if !slices.IsSortedFunc(live, func(a, b vault.Grant) int { return b.RequestedAt.Compare(a.RequestedAt) }) {
+		t.Error("not the newest first")
+	}
+
+	earlier := func(grantee, purpose string, before time.Time) (vault.ID, error) {
+		var g vault.Grant
+		err := s.View(t.Context(), func(tx *Tx) (err error) {
+			g, err = tx.EarlierGrant(grantee, purpose, before)
+			return err
+		})
+		return g.Grant, err
+	}
+	var all []vault.Grant
+	for i := range 4 {
+		g := someGrant(vault.GrantRevoked)
+		g.Grantee, g.RequestedAt = "w2", now.Add(time.Duration(i)*time.Minute)
+		addGrant(t, s, g)
+		if i != 2 { // never approved
+			must(t, s, func(tx *Tx) error { return tx.SetFenceState(g.Grant, vault.FenceRemoved) })
+		}
+		all = append(all, g)
+	}
+	if got, err := earlier("w2", "upkeep", all[3].RequestedAt); err != nil || got != all[1].Grant {
+		t.Errorf("earlier: %s, %v", got, err)
+	}
+	for _, c := range []struct {
+		grantee, purpose string
+		before           time.Time
+	}{{"w2", "upkeep", all[0].RequestedAt}, {"w3", "upkeep", ended}, {"w2", "study", ended}} {
+		_, err := earlier(c.grantee, c.purpose, c.before)
+		wantReason(t, err, vault.NotFound, vault.ReasonGrantUnknown)
+	}
+}
+
+func TestLapseDueAndEndings(t *testing.T) {
+	c := newClock()
+	s := openWith(t, c)
+	now := vault.Micro(c.now())
+	at := map[vault.ID]vault.GrantState{}
+	var due, live []vault.ID
+	for _, state := range []vault.GrantState{vault.GrantPending, vault.GrantApproved, vault.GrantActive, vault.GrantDenied, vault.GrantLapsed, vault.GrantSuspended} {
+		for _, purpose := range []string{"upkeep", "study"} {
+			for _, asked := range []time.Time{now, now.Add(time.Microsecond)} {
+				g := someGrant(state)
+				g.Purpose.Name, g.RequestedAt = purpose, asked
+				addGrant(t, s, g)
+				if state == vault.GrantPending && asked.Equal(now) {
+					due = append(due, g.Grant)
+				}
+				if purpose == "study" && !g.Ended(now) {
+					live, at[g.Grant] = append(live, g.Grant), vault.GrantRevoked
+				} else {
+					at[g.Grant] = state
+				}
+			}
+		}
+	}
+	if got := view(t, s, func(tx *Tx) ([]vault.ID, error) { return tx.LapseDue(now, 100) }); !slices.Equal(sortedIDs(got), sortedIDs(due)) {
+		t.Errorf("%d lapse, want %d", len(got), len(due))
+	}
+	if got := view(t, s, func(tx *Tx) ([]vault.ID, error) { return tx.LapseDue(now, 1) }); len(got) != 1 {
+		t.Errorf("%d of at most one", len(got))
+	}
+	must(t, s, func(tx *Tx) error {
+		got, err := tx.EndGrantsFor("study")
+		if !slices.Equal(sortedIDs(got), sortedIDs(live)) {
+			t.Errorf("%d ended, want %d", len(got), len(live))
+		}
+		return err
+	})
+	for id, want := range at {
+		if got := grantOf(t, s, id).State; got != want {
+			t.Errorf("a grant is %s, want %s", got, want)
+		}
+	}
+}
+
+// TestUpgradeToLaw: a database of schema 12, with grants and releases. Contractors are groups of
+// their own, what left before counts as opened without linkage, and grants keep all they had.
+func TestUpgradeToLaw(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := earlier.UpTo(t.Context(), 12); err != nil {
+		t.Fatal(err)
+	}
+	r, g := someRecord(), someGrant(vault.GrantActive)
+	g.MaxBytes, g.Released = 0, 1
+	for _, do := range []struct {
+		query string
+		args  []any
+	}{
+		{"INSERT INTO contractors (name, title, suspended, epoch, disabled_epoch, decision_id) VALUES ('acme', 'Acme', 0, 1, 0, 'd')", nil},
+		{`INSERT INTO records (id, site, lane, modality, captured_at, crossing_id, content_type, orientation, size, device, request_id, stored_at,
+			wrapped_key, sealed_hash, key_state) VALUES ($1, $2, 'l', $3, $4, '', 'image/png', 1, 5, 'd', $5, 1, 'w', x'00', 'active')`,
+			[]any{r.ID.String(), r.Site, string(r.Modality), micros(r.CapturedAt), vault.NewID().String()}},
+		{`INSERT INTO grants (id, state, contractor, purpose, purpose_version, purpose_digest, grantee, epoch, sites, modalities, captured_from, captured_until,
+			max_records, ends, approvals, justification, requested_at, request_id, released, handle_key, token_digest, accessor, fence)
+			VALUES ($1, 'active', 'acme', $2, $3, $4, $5, 1, 'north,south', 'face,plate', $6, $7, 20, $8, 2, $9, $10, 'r', 1, $11, x'', '', 'written')`,
+			[]any{g.Grant.String(), g.Purpose.Name, g.Purpose.Version, g.Purpose.Digest[:], g.Grantee, micros(g.Scope.From), micros(g.Scope.Until), micros(g.Ends), g.Justification, micros(g.RequestedAt), g.HandleKey[:]}},
+		{"INSERT INTO released (grant_id, record_id) VALUES ($1, $2), ($1, $3)", []any{g.Grant.String(), r.ID.String(), vault.NewID().String()}},
+	} {
+		if _, err := db.ExecContext(t.Context(), do.query, do.args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := openFile(t, path, newClock())
+	if got := grantOf(t, s, g.Grant); !reflect.DeepEqual(got, g) {
+		t.Errorf("%+v\nreads back as\n%+v", g, got)
+	}
+	if n := view(t, s, func(tx *Tx) (int64, error) { return tx.UsesLeft(g.Grant) }); n != -1 {
+		t.Errorf("%d uses left", n)
+	}
+	if got := view(t, s, func(tx *Tx) (vault.Contractor, error) { return tx.Contractor("acme") }); got.Group != "acme" {
+		t.Errorf("%+v", got)
+	}
+	day := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	claims := view(t, s, func(tx *Tx) ([]vault.Claim, error) { return tx.OpenedWithin([]string{"acme"}, g.Scope, g.Ends) })
+	want := vault.Claim{Contractor: "acme", Purpose: "upkeep", Sites: []string{"north"}, Modalities: []vault.Modality{vault.Face}, From: day, Until: day.AddDate(0, 0, 1)}
+	if !reflect.DeepEqual(claims, []vault.Claim{want}) {
+		t.Errorf("opened: %+v", claims)
+	}
+}
