@@ -76,6 +76,7 @@ func play(ctx context.Context, tell *teller, o options) (err error) {
 		{"A use that nobody sanctioned", d.unsanctioned},
 		{"A proper request, and the two people it takes", d.approve},
 		{"The contractor opens the plates", d.fetch},
+		{"Both halves, by two good purposes", d.halves},
 		{"A bulk copy", d.quota},
 		{"A thief copies the disk", d.thief},
 		{"Somebody forges the database", d.forgery},

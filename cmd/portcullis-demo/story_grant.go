@@ -37,15 +37,6 @@ func (d *demo) request(purpose, modality string, most int, why string) []string 
 	}
 }
 
-// unsanctioned asks for what no purpose allows.
-func (d *demo) unsanctioned(s *scene) {
-	s.say("The story that Portcullis was built against: a contractor takes travellers' faces to train an algorithm, which nobody agreed to. " +
-		"Here it has to ask, and the purpose that it may ask under does not allow faces:")
-	s.refused("PURPOSE_MODALITY", "contractor", d.request(purpose, "face", 100, "to train matching")...)
-	s.say("Nor does it help to make a purpose up. (Both refusals are in the log by now.)")
-	s.refused("PURPOSE_UNKNOWN", "contractor", d.request("train-matching", "face", 100, "to train matching")...)
-}
-
 // approve takes a proper request through its approvals.
 func (d *demo) approve(s *scene) {
 	s.say("Now the contractor asks for what was agreed: plates of this site, of two hours, for thirty minutes.")
@@ -53,6 +44,7 @@ func (d *demo) approve(s *scene) {
 	s.run(&got, "contractor", d.request(purpose, "plate", mostPlates, "work order 4711")...)
 	d.grant = strings.TrimPrefix(got.Grant.Name, "grants/")
 	s.check(got.Grant.State == "STATE_PENDING", "the grant waits for two admins", "a new grant must be pending, not "+got.Grant.State)
+	s.preview()
 
 	s.say("It can not approve its own request:")
 	s.refused("ROLE_NOT_ALLOWED", "contractor", "grant", "approve", d.grant, "--yes")

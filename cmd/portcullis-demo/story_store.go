@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,7 +20,7 @@ func (d *demo) start(s *scene) {
 		"Every ✓ is something that was checked; the first ✗ ends the demonstration.")
 	s.tell.command(typed("portcullisd", "dev", "--dir", "service"))
 	began := time.Now()
-	daemon, err := devservice.Start(s.ctx, d.daemonBin(), d.service, filepath.Join(d.dir, "portcullisd.log"), d.env)
+	daemon, err := devservice.Start(s.ctx, d.daemonBin(), d.service, d.serviceLog(), d.env)
 	if err != nil {
 		s.try(err)
 		return

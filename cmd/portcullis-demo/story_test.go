@@ -81,3 +81,14 @@ func TestBrief(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+func TestAlerts(t *testing.T) {
+	got := alerts(`Vault serves
+{"level":"WARN","msg":"refused","alert":true,"reason":"PURPOSE_SITE","contractor":"acme"}
+{"level":"WARN","msg":"refused","alert":true,"reason":"PURPOSE_AGE","contractor":"other"}
+{"level":"WARN","msg":"refused","reason":"QUOTA_EXCEEDED","contractor":"acme"}
+`, "acme")
+	if len(got) != 1 || !got["PURPOSE_SITE"] {
+		t.Errorf("%v", got)
+	}
+}

@@ -27,7 +27,8 @@ func TestMessageJSONIsStable(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"grant":{"name":"grants/x","state":"STATE_UNSPECIFIED","purpose":"","purpose_version":0,"purpose_digest":"",` +
-		`"grantee":"","epoch":0,"max_records":"0","justification":"<&>","approvals_required":0,"approvals":[],"records_released":"0","digest":"","records_remaining":"0"}}`
+		`"grantee":"","epoch":0,"max_records":"0","justification":"<&>","approvals_required":0,"approvals":[],"records_released":"0","digest":"","records_remaining":"0",` +
+		`"max_bytes":"0","bytes_released":"0","bytes_remaining":"0"}}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}

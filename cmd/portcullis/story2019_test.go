@@ -62,7 +62,7 @@ func (d *daemon) logged(ts *testscript.TestScript, neg bool, args []string) {
 		line := regexp.MustCompile("(?m)" + p)
 		for deadline := time.Now().Add(10 * time.Second); !line.MatchString(d.logs.String()); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				ts.Fatalf("the daemon's log has no line %q", p)
+				ts.Fatalf("the daemon's log has no line %q:\n%s", p, d.logs.String())
 			}
 		}
 	}

@@ -138,7 +138,8 @@ func TestOnlyAnEndRemovesTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := r == vault.ReasonGrantExpired || r == vault.ReasonGrantRevoked || r == vault.ReasonGrantRetired || r == vault.ReasonGrantDenied
+		want := r == vault.ReasonGrantExpired || r == vault.ReasonGrantRevoked || r == vault.ReasonGrantRetired || r == vault.ReasonGrantDenied ||
+			r == vault.ReasonGrantLapsed || r == vault.ReasonGrantSuspended
 		if (len(held) == 0) != want {
 			t.Errorf("after %s %d tokens are kept", r, len(held))
 		}

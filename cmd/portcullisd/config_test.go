@@ -69,6 +69,8 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: "PORTCULLISD_LISTNE"},
 		{text: strings.Replace(whole, "blobs: {path: blobs}", "", 1), want: "blobs.path"},
 		{text: strings.Replace(whole, "key: log.key", "max_lag: 5s", 1), want: "audit.key must name"},
+		{text: whole + "policy: {conflict_memory: 1h}\n", want: "policy.conflict_memory is 1h0m0s"},
+		{text: whole + "policy: {conflict_memory: -24h}\n", want: "policy.conflict_memory is -24h"},
 		{text: bare + "roles: release,grants\n", want: "vault.credentials"},
 		{text: whole + "images: {max_bytes: many}\n", want: "max_bytes"},
 		{text: whole + "reconcile: {grace: 9m}\n", want: "reconcile.grace is 9m0s, and must be from 10m to 168h"},

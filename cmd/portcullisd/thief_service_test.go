@@ -67,7 +67,7 @@ func (th *burglar) through(d *door, h *held, t vault.Token) {
 			noError(th.t, err)
 			shown[of.handles.Record(handle)] = true
 		}
-		th.each(slices.DeleteFunc(slices.Clone(th.records), func(r vault.Record) bool { return !shown[r.ID] }), open)
+		th.try(slices.DeleteFunc(slices.Clone(th.records), func(r vault.Record) bool { return !shown[r.ID] || th.has(r.ID) }), open)
 	}
 	th.sample(open)
 }

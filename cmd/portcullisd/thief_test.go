@@ -142,6 +142,10 @@ func (r *rows) playThief() {
 	r.bind("127.0.0.1")
 	r.open(bound)
 	r.bind()
+	// One image leaves as it should, so that there is something to forget.
+	prefix := r.grants["prefix-co"]
+	c := r.to(roleRelease, prefix.path())
+	noError(t, c.Fetch(t.Context(), prefix.name, prefix.token, r.handles(c, prefix.name, prefix.token)[:1], func(*pb.Image) error { return nil }))
 }
 
 // processes: what lies in the files of the processes, whose roles are apart, and of the log's signer.
@@ -200,8 +204,12 @@ func (r *rows) tokens() {
 		h := r.grants[kind+"-co"]
 		r.row("the "+kind+" grant's token, through the service", loopback, func(th *burglar) {
 			for _, c := range strangers {
-				d := th.door(c)
-				for _, other := range r.grants {
+				th.through(th.door(c), h, h.token)
+			}
+			for org, other := range r.grants {
+				if other != h {
+					d := th.door(r.identity("/contractor/" + org + "/matcher"))
+					th.through(d, h, h.token)
 					th.through(d, other, h.token)
 				}
 			}

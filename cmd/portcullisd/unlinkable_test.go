@@ -54,9 +54,11 @@ func TestUnlinkable(t *testing.T) {
 
 	// Hour by hour: what is shown appears all at once, and is fetched.
 	began := time.Now()
-	for at := d.hour(opening, 1); at.Before(d.hour(12, 15)); at = at.Add(5 * time.Minute) {
-		d.until(at)
-		each(both, func(y *spy) { y.open(fresh(y.look(int32(200 + 97*(y.polls%9))))) })
+	for h := opening; h <= opening+busy; h++ {
+		for _, minutes := range []int{1, 5, 6, 25, 45} {
+			d.until(d.hour(h, minutes))
+			each(both, func(y *spy) { y.open(fresh(y.look(int32(200 + 97*(y.polls%9))))) })
+		}
 	}
 	t.Logf("the day took %s", time.Since(began))
 	each(both, func(y *spy) { y.open(y.look(250)) }) // again, all of it

@@ -64,7 +64,7 @@ func (a *api) refused(ctx context.Context, c vault.Caller, method string, why er
 var alarming = map[vault.Reason]bool{
 	vault.ReasonConflictRule: true, vault.ReasonQuotaExceeded: true, vault.ReasonBytesExceeded: true, vault.ReasonRateExceeded: true,
 	vault.ReasonUsesSpent: true, vault.ReasonBucketSmall: true, vault.ReasonGrantSuspended: true, vault.ReasonSelfApproval: true, vault.ReasonSignatureInvalid: true,
-	vault.ReasonGrantTampered: true, vault.ReasonDecisionTampered: true, vault.ReasonDataLoss: true,
+	vault.ReasonApprovalsMissing: true, vault.ReasonGrantTampered: true, vault.ReasonDecisionTampered: true, vault.ReasonDataLoss: true,
 }
 
 // isAlarming says whether a call that ended for this reason is worth an alert.

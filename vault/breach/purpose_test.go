@@ -109,7 +109,7 @@ func TestWithdraw(t *testing.T) {
 	other.Name = "other"
 	s.Decide(breach.Action{Purpose: &other})
 	pending, approved := s.Requested(s.acme), s.Approved(s.acme)
-	spared, sparedToken := s.Active(s.acme, func(r *grants.Request) { r.Purpose = "other" })
+	spared, sparedToken := s.Active(s.Caller("contractor/beta/tuning"), func(r *grants.Request) { r.Purpose = "other" })
 	d := s.Propose(breach.Action{Withdraw: "tuning"})
 	s.Trace()
 	s.OnReset(func() {

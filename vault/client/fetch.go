@@ -193,6 +193,9 @@ func (c *Client) FetchExpected(ctx context.Context, grant string, t vault.Token,
 		}
 		handles = handles[got:]
 		if err != nil && (local || !w.again(ctx, err)) {
+			if !local && errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err() // and not what it was waiting for
+			}
 			return err
 		}
 	}

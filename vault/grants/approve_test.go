@@ -1,6 +1,7 @@
 package grants_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func TestLapse(t *testing.T) {
 	s.sanction(p)
 	long := func(r *request) { of(p)(r); r.TTL = vault.MaxTTL }
 	g, other := s.Requested(s.acme, long), s.Requested(s.acme, long)
-	denied := s.Requested(s.acme, long)
+	denied, last := s.Requested(s.acme, long), s.Requested(s.acme, long)
 	_, err := s.Grants.Deny(t.Context(), s.Alice().Caller, denied.Grant, "")
 	s.NoError(err)
 	_, err = s.sign(s.Alice(), g)
@@ -65,6 +66,18 @@ func TestLapse(t *testing.T) {
 	_, err = s.Grants.Deny(t.Context(), s.Alice().Caller, other.Grant, "")
 	s.Refused(err, vault.State, vault.ReasonGrantLapsed)
 	fresh := s.Requested(s.acme, long)
+	// Whatever ends one while the sweep is on its way to it, wins.
+	s.SQL("UPDATE grants SET state = 'approved' WHERE id = ?", g.Grant.String())
+	s.Once("Update", func() {
+		_, _, err := s.Grants.Revoke(context.Background(), s.Alice().Caller, last.Grant, "")
+		s.Check(err)
+		s.SQL("UPDATE grants SET state = 'retired' WHERE id = ?", last.Grant.String())
+	})
+	s.SQL("UPDATE grants SET requested_at = requested_at + 3600000000 WHERE id = ?", other.Grant.String())
+	s.NoError(s.Grants.Sweep(t.Context()))
+	s.SQL("UPDATE grants SET requested_at = requested_at - 3600000000 WHERE id = ?", other.Grant.String())
+	s.SQL("UPDATE grants SET state = 'pending' WHERE id = ?", g.Grant.String())
+	s.state(last, vault.GrantRetired, vault.FenceClosed)
 	for range 2 {
 		s.NoError(s.Grants.Sweep(t.Context()))
 	}

@@ -264,31 +264,6 @@ func TestContractorsReadBack(t *testing.T) {
 	}
 }
 
-// A contractor learns no record's ID, of whatever grant; an admin sees what a list holds.
-func TestContractorsLearnNoIDs(t *testing.T) {
-	g := vault.Grant{Terms: vault.Terms{Scope: vault.Scope{List: vault.ID{1}, Records: []vault.ID{{2}, {3}}}}}
-	if got := wire.GrantFor(vault.Caller{Role: vault.RoleContractor}, g, now); len(got.Scope.Records) > 0 || got.Scope.RecordList == "" {
-		t.Errorf("a contractor sees %v", got.Scope)
-	}
-	for _, r := range []vault.Role{vault.RoleAdmin, vault.RoleAuditor} {
-		if got := wire.GrantFor(vault.Caller{Role: r}, g, now); len(got.Scope.Records) != 2 {
-			t.Errorf("an %s sees %v", r, got.Scope)
-		}
-	}
-}
-
-func TestRecordListsReadBack(t *testing.T) {
-	l := vault.RecordList{ID: vault.ID{1}, Contractor: "acme", Records: []vault.ID{{2}, {3}}, By: "spiffe://example.org/admin/ann", At: now}
-	m := sent(t, wire.RecordList(l))
-	if m.CreatedBy != l.By || m.Name != wire.Name(wire.Lists, l.ID) || !m.CreateTime.AsTime().Equal(now) {
-		t.Errorf("message %v", m)
-	}
-	// A client's word on who made it, and when, counts for nothing.
-	if got, err := wire.ParseRecordList(m); err != nil || !reflect.DeepEqual(got, vault.RecordList{Contractor: "acme", Records: l.Records}) {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
 func TestBarrier(t *testing.T) {
 	want := &pb.Barrier{ConnectionsReset: 1, SendsEnded: 2, Waited: durationpb.New(3), EventIndex: 4, VaultDone: true}
 	if got := wire.Barrier(vault.Barrier{Connections: 1, Sends: 2, Waited: 3, Index: 4, VaultDone: true}); !proto.Equal(got, want) {

@@ -243,7 +243,7 @@ func (l *law) open(g *permit, who string, t vault.Token) bool {
 func (l *law) covers(g *permit, r *shot) bool {
 	return slices.Contains(g.scope.Sites, r.Site) && slices.Contains(g.scope.Modalities, r.Modality) &&
 		!r.CapturedAt.Before(g.scope.From) && r.CapturedAt.Before(g.scope.Until) && slices.Contains(g.purpose.Retention, r.Class) &&
-		(!g.scope.Live || !r.CapturedAt.Before(g.approved))
+		(!g.scope.Live || !r.CapturedAt.Before(up(g.approved, unit(g.purpose.Precision))))
 }
 
 // wave is when a record appears, and which records do with it.
