@@ -49,7 +49,7 @@ type scene struct {
 	grants map[string]*held    // by contractor
 	at     map[string]string   // the address of each role's process
 	blobs  map[vault.ID][]byte // the ciphertext
-	stop   func()              // ends the processes
+	run    []*daemon           // the processes
 	folder string
 
 	operator *burglar // calls Vault as root
@@ -65,13 +65,14 @@ func (h *held) path() string { return "/contractor/" + h.org + "/matcher" }
 
 // setThief sets the scene. The processes run with the roles apart.
 func setThief(t *testing.T) *scene {
-	s := &scene{service: begin(t), truth: map[vault.ID][]byte{}, grants: map[string]*held{}, stop: func() {}, folder: t.TempDir()}
+	s := &scene{service: begin(t), truth: map[vault.ID][]byte{}, grants: map[string]*held{}, folder: t.TempDir()}
 	noError(t, s.Close()) // the one with all roles
 	s.days = decadeDays(time.Now())
 	for _, role := range append(allRoles, roleLog, "all") {
 		s.furnish(role)
 	}
-	s.run(allRoles...)
+	s.start(allRoles...)
+	t.Cleanup(s.end)
 	return s
 }
 
@@ -135,32 +136,42 @@ func (s *scene) furnish(role string) {
 	noError(s.t, os.WriteFile(filepath.Join(dir, "environ"), []byte(env), 0o600))
 }
 
-// run starts processes as their folders say, in the place of those that ran.
-func (s *scene) run(processes ...string) {
+// start starts processes as their folders say, in the place of those that ran.
+func (s *scene) start(processes ...string) {
 	s.t.Helper()
-	s.stop()
+	s.end()
 	s.at = map[string]string{}
-	var running []*daemon
-	s.stop = func() {
-		for _, d := range running {
-			noError(s.t, d.Close())
-		}
-		running = nil
-	}
-	s.t.Cleanup(s.stop)
 	for _, p := range processes {
 		env, err := os.ReadFile(filepath.Join(s.loot(p), "environ"))
 		noError(s.t, err)
 		cfg, err := loadConfig(filepath.Join(s.loot(p), "portcullisd.yaml"), strings.Fields(string(env)), nil)
 		noError(s.t, err)
-		cfg.sweepEvery, cfg.markEvery = s.cfg.sweepEvery, s.cfg.markEvery
+		cfg.sweepEvery, cfg.markEvery = time.Hour, time.Hour // the test says when
 		log, err := logger(s.logs, "info")
 		noError(s.t, err)
 		d, err := start(s.t.Context(), cfg, log)
 		noError(s.t, err)
-		running = append(running, d)
+		s.run = append(s.run, d)
 		for _, role := range cfg.roles() {
 			s.at[role] = d.Addr()
+		}
+	}
+}
+
+func (s *scene) end() {
+	s.t.Helper()
+	for _, d := range s.run {
+		noError(s.t, d.Close())
+	}
+	s.run = nil
+}
+
+// sweepAll lets the processes give Vault what the rows say that it is owed, which they do from time to time. What they
+// complain of is the forgeries.
+func (s *scene) sweepAll() {
+	for _, d := range s.run {
+		if d.grants != nil {
+			_ = d.grants.Sweep(s.t.Context())
 		}
 	}
 }

@@ -63,6 +63,9 @@ func (r *rows) row(name string, from net.IP, steal func(th *burglar)) {
 	if th.wrote {
 		r.writePolicies(r.standing)
 	}
+	for h := range th.reopened {
+		r.open(h) // the rows name a token that has ended since
+	}
 	r.told[name] = true
 	want, ok := r.table[name]
 	if n := th.count(); !ok || n != want {
@@ -84,7 +87,7 @@ func TestThief(t *testing.T) {
 	r.tokens()
 	r.database("roles apart")
 	r.wider()
-	r.run("all")
+	r.start("all")
 	r.row("all files of the one process of the default", loopback, func(th *burglar) { th.rob(r.loot("all")) })
 	r.database("one process")
 	for name := range r.table {
@@ -269,7 +272,7 @@ func (r *rows) ended() {
 			_, err := r.to(roleGrants, h.path()).Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: h.name})
 			return err
 		}},
-		{"expired", "expired-co", func(*held) error { time.Sleep(time.Until(ends)); return nil }},
+		{"expired", "expired-co", func(*held) error { time.Sleep(time.Until(ends)); r.sweepAll(); return nil }},
 	}
 	for _, w := range ways {
 		h := r.grants[w.org]
@@ -340,12 +343,15 @@ func (r *rows) database(how string) {
 		return
 	}
 	row("the database written, and all files of the grants process", func(th *burglar) {
-		// What makes the admin process write another fence, were it believed: then this token opens more.
+		th.rob(r.loot(roleGrants))
+		// What would make the admin process write wider fences, were it believed.
+		th.wrote = true
 		th.forge(forgedGrants[2], th.values(mine))
 		for _, f := range widened[2:5] {
 			th.forge(f, th.values(prefix))
 		}
 		th.read()
+		clear(th.minted)
 		th.rob(r.loot(roleGrants))
 	})
 	counted := r.grants["counted-co"]

@@ -40,7 +40,10 @@ type burglar struct {
 	fence   string          // a policy of its own
 	minted  map[string]bool // policies that it has a token of
 	bare    map[string]bool // tokens of one fence each: TestPowers shows that such open keys and do nothing else
-	wrote   bool            // a policy
+
+	// What is to be set right after it.
+	wrote    bool           // policies changed
+	reopened map[*held]bool // grants that it activated
 
 	mu     sync.Mutex
 	opened map[vault.ID]bool
@@ -68,7 +71,7 @@ func (s *scene) burgle(from net.IP) *burglar {
 	th := &burglar{
 		scene: s, http: &http.Client{Transport: transport, Timeout: 20 * time.Second},
 		sealed: s.ciphertext(), chosen: vault.TokenOf("hvs.CAESIchosenbythethief0123456789"),
-		fence: "portcullis-grant-" + vault.NewID().String(), minted: map[string]bool{}, bare: map[string]bool{}, opened: map[vault.ID]bool{},
+		fence: "portcullis-grant-" + vault.NewID().String(), minted: map[string]bool{}, bare: map[string]bool{}, reopened: map[*held]bool{}, opened: map[vault.ID]bool{},
 	}
 	th.read()
 	if len(th.records) != len(s.truth) || len(th.sealed) != len(s.truth) {

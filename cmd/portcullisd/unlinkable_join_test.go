@@ -222,6 +222,9 @@ func score(weights, x []float64) float64 {
 	return s
 }
 
+// learning is the name of the attack that learns.
+const learning = "all of it, learned"
+
 // learned joins by a score of all clues that is fitted to buckets whose joins it knows.
 func learned(known []bucket, same func(f, p *sight) bool, rnd *rand.Rand) attack {
 	ranks := map[*sight][]float64{}
@@ -240,7 +243,7 @@ func learned(known []bucket, same func(f, p *sight) bool, rnd *rand.Rand) attack
 	}
 	rnd.Shuffle(len(examples), func(i, j int) { examples[i], examples[j] = examples[j], examples[i] })
 	weights := learn(examples)
-	return attack{name: "all of it, learned", join: func(b bucket, rnd *rand.Rand) []int {
+	return attack{name: learning, join: func(b bucket, rnd *rand.Rand) []int {
 		clear(ranks)
 		rank(ranks, b.faces)
 		rank(ranks, b.plates)

@@ -14,7 +14,7 @@ import (
 // judge knows the truth: which crossing a handle is of, and its bucket. From it attackers learn
 // the buckets alone, which they see.
 type judge struct {
-	of     int
+	of     int // crossings of which both halves were seen
 	truth  map[*sight]int
 	record map[*sight]vault.Record
 	named  map[string]bucket // by site, time and wave
@@ -22,9 +22,9 @@ type judge struct {
 }
 
 // judge looks behind the handles of two contractors, or of one grant with both.
-func (d *day) judge(p vault.Purpose, of int, faces, plates *spy) *judge {
+func (d *day) judge(p vault.Purpose, faces, plates *spy) *judge {
 	d.t.Helper()
-	j := &judge{of: of, truth: map[*sight]int{}, record: map[*sight]vault.Record{}, named: map[string]bucket{}}
+	j := &judge{truth: map[*sight]int{}, record: map[*sight]vault.Record{}, named: map[string]bucket{}}
 	records := map[vault.ID]vault.Record{}
 	rows, err := openSQL(d.t, d.cfg.Store.Path).QueryContext(d.t.Context(), "SELECT id, site, modality, captured_at, stored_at FROM records")
 	noError(d.t, err)
@@ -68,12 +68,31 @@ func (d *day) judge(p vault.Purpose, of int, faces, plates *spy) *judge {
 		j.order = append(j.order, name)
 	}
 	slices.Sort(j.order)
+	whole := map[int]bool{}
+	for _, a := range j.sights(vault.Face) {
+		whole[j.truth[a]] = true
+	}
+	for _, b := range j.sights(vault.Plate) {
+		if whole[j.truth[b]] {
+			j.of++
+		}
+	}
 	for _, b := range j.named { // what comes from a map says nothing
 		for _, side := range [][]*sight{b.faces, b.plates} {
 			slices.SortFunc(side, func(a, b *sight) int { return strings.Compare(a.handle.String(), b.handle.String()) })
 		}
 	}
 	return j
+}
+
+// sights are all of a modality.
+func (j *judge) sights(m vault.Modality) (out []*sight) {
+	for s, r := range j.record {
+		if r.Modality == m {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func (j *judge) same(f, p *sight) bool { return j.truth[f] == j.truth[p] }
@@ -108,7 +127,8 @@ type verdict struct {
 	name      string
 	right, of int
 	chance    float64
-	least     int // right guesses that would be too many
+	least     int  // right guesses that would be too many
+	sloped    bool // it goes by one number
 	trend     float64
 	steep     bool
 }
@@ -154,7 +174,7 @@ func (j *judge) try(t *testing.T, rnd *rand.Rand) (out []verdict) {
 				tr.add(j.paired(b, a.clue))
 			}
 		}
-		v.trend = tr.z()
+		v.sloped, v.trend = a.clue != nil, tr.z()
 		v.steep = v.trend > steep || v.trend < -steep
 		out = append(out, v)
 	}
@@ -184,7 +204,7 @@ func (j *judge) paired(b bucket, clue func(*sight) float64) (faces, plates []flo
 
 // learned teaches an attack one half of the crossings and lets it join the other, both ways round.
 func (j *judge) learned(all []bucket, rnd *rand.Rand) (v verdict, pots []pot) {
-	v = verdict{name: "all of it, learned", of: j.of}
+	v = verdict{name: learning, of: j.of}
 	toss := map[int]int{}
 	var halves [2][]bucket
 	for _, b := range all {
@@ -223,11 +243,14 @@ func table(title string, all []verdict) string {
 	fmt.Fprintf(&b, "%s\n%-46s %6s %6s %8s   %-18s %6s\n", title, "strategy", "right", "of", "chance", "95 % interval", "trend")
 	for _, v := range all {
 		low, high := wilson(v.right, v.of, 1.96)
-		mark := ""
+		mark, slope := "", "-"
+		if v.sloped {
+			slope = fmt.Sprintf("%+.1f", v.trend)
+		}
 		if v.bad() {
 			mark = "  above chance"
 		}
-		fmt.Fprintf(&b, "%-46s %6d %6d %7.2f%%   %5.2f%% to %6.2f%% %+6.1f%s\n", v.name, v.right, v.of, 100*v.chance/float64(v.of), 100*low, 100*high, v.trend, mark)
+		fmt.Fprintf(&b, "%-46s %6d %6d %7.2f%%   %5.2f%% to %6.2f%% %6s%s\n", v.name, v.right, v.of, 100*v.chance/float64(v.of), 100*low, 100*high, slope, mark)
 	}
 	return b.String()
 }

@@ -27,7 +27,7 @@ func (c *turned) turn(to time.Time) { c.ahead.Add(max(0, int64(to.Sub(c.now())))
 
 const (
 	southSite = "south-gate"
-	hourly    = 200 // crossings of a site in an hour
+	fullHour  = 200 // crossings of a site in an hour, of which [hourly] are made
 	busy      = 5   // hours
 	opening   = 7   // o'clock
 	few       = 4   // crossings of a wave that is too small to be seen
@@ -59,7 +59,7 @@ var offline = map[string]struct{ from, until time.Duration }{
 	"/capture/" + southSite + "/lane-5": {10*time.Hour + 50*time.Minute, 11*time.Hour + 8*time.Minute},
 }
 
-// traffic gives what passes two sites on a day, 200 crossings an hour each, in bursts of a lane as
+// traffic gives what passes two sites on a day, [hourly] crossings each, in bursts of a lane as
 // after a light, and then the few whose lane was offline when the hour closed. The plate is
 // taken a fraction of a second after the face.
 func traffic(rnd *rand.Rand, day time.Time) (all []passing) {
