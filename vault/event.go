@@ -27,8 +27,9 @@ const (
 	EventCallerSuspended     EventType = "caller.suspended"  // one caller of any kind, cut off
 	EventCallerReinstated    EventType = "caller.reinstated" // by two admins
 	EventGrantRequested      EventType = "grant.requested"
-	EventGrantRefused        EventType = "grant.refused" // a request, approval or activation that policy forbids
-	EventGrantSigned         EventType = "grant.signed"  // one approver's signature
+	EventGrantExplained      EventType = "grant.explained" // somebody asked what speaks against a request, and asked for nothing
+	EventGrantRefused        EventType = "grant.refused"   // a request, approval or activation that policy forbids
+	EventGrantSigned         EventType = "grant.signed"    // one approver's signature
 	EventGrantApproved       EventType = "grant.approved"
 	EventGrantDenied         EventType = "grant.denied"
 	EventGrantActivated      EventType = "grant.activated"
@@ -58,7 +59,7 @@ const (
 var EventTypes = []EventType{
 	EventCallRefused, EventRecordStored, EventDecisionProposed, EventDecisionSigned, EventDecisionRefused,
 	EventPurposeApplied, EventPurposeWithdrawn, EventListCreated, EventContractorApplied, EventContractorSuspended, EventCallerSuspended,
-	EventCallerReinstated, EventGrantRequested, EventGrantRefused, EventGrantSigned, EventGrantApproved,
+	EventCallerReinstated, EventGrantRequested, EventGrantExplained, EventGrantRefused, EventGrantSigned, EventGrantApproved,
 	EventGrantDenied, EventGrantActivated, EventGrantRetired, EventGrantRevoked, EventGrantLapsed, EventGrantSuspended, EventGrantExpired,
 	EventRecordsListed, EventRecordReleased, EventReleaseUnsent, EventReleaseRefused, EventKeysRevoked,
 	EventKeysRestored, EventKeysDestroying, EventKeyDestroyed, EventVaultCaughtUp, EventOrphansQuarantined,
@@ -103,9 +104,10 @@ type Event struct {
 	Void    int64    `json:"void,omitempty"`   // signatures on what was still open, which count no more
 	Digest  string   `json:"digest,omitempty"` // of the whole list
 
-	Reason Reason `json:"reason,omitempty"`
-	Method string `json:"method,omitempty"` // of the API, in a refused call
-	Note   string `json:"note,omitempty"`   // digest of the free text that an admin gave
+	Reason  Reason   `json:"reason,omitempty"`
+	Reasons []Reason `json:"reasons,omitempty"` // all that speaks against a request, each once
+	Method  string   `json:"method,omitempty"`  // of the API, in a refused call
+	Note    string   `json:"note,omitempty"`    // digest of the free text that an admin gave
 }
 
 // StoredFacts are the facts of a stored record.

@@ -81,7 +81,7 @@ const (
 	GrantActive    GrantState = "active"   // a token was given out
 	GrantDenied    GrantState = "denied"
 	GrantRetired   GrantState = "retired"   // ended by its grantee
-	GrantRevoked   GrantState = "revoked"   // ended by an admin
+	GrantRevoked   GrantState = "revoked"   // ended by an admin, or with a suspension, or with its purpose
 	GrantLapsed    GrantState = "lapsed"    // was not approved in time
 	GrantSuspended GrantState = "suspended" // ended by itself, after repeated excess
 )
@@ -286,6 +286,8 @@ type Preview struct {
 	Earlier  Grant     // the grantee's latest one of this purpose; zero when there is none
 	Changes  []Change  // of the terms since then
 	Refusals []error   // why it could not be approved now
+
+	Truncated bool // there is more held or opened than stands here
 }
 
 // RecordList is records that an admin chose for a contractor. It never changes.

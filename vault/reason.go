@@ -104,7 +104,7 @@ const (
 	ReasonGrantNotActive Reason = "GRANT_NOT_ACTIVE"
 	// ReasonGrantExpired: the grant's end has passed. Request a new one.
 	ReasonGrantExpired Reason = "GRANT_EXPIRED"
-	// ReasonGrantRevoked: an admin ended the grant.
+	// ReasonGrantRevoked: an admin ended the grant, suspended its grantee or contractor, or withdrew its purpose.
 	ReasonGrantRevoked Reason = "GRANT_REVOKED"
 	// ReasonGrantRetired: its grantee ended the grant.
 	ReasonGrantRetired Reason = "GRANT_RETIRED"

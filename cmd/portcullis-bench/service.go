@@ -186,7 +186,7 @@ func (s *service) permit(ctx context.Context, first, last time.Time, quota int64
 	}
 	s.grant = got.Grant.Name
 	for _, admin := range []*client.Client{s.alice, s.bob} {
-		if _, err := admin.Approve(ctx, s.grant, func(*pb.Grant, *pb.Preview, string) error { return nil }); err != nil {
+		if _, err := admin.Approve(ctx, s.grant, func(*pb.GetGrantResponse, string) error { return nil }); err != nil {
 			return fmt.Errorf("approve the grant: %w", err)
 		}
 	}

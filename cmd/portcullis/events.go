@@ -115,5 +115,8 @@ func what(e vault.Event) string {
 	if e.Reason != "" {
 		add("%s", e.Reason)
 	}
+	for _, r := range e.Reasons {
+		add("%s", r)
+	}
 	return strings.Join(parts, ", ")
 }

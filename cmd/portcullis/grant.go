@@ -127,19 +127,20 @@ what is shown, not taken from the service.`,
 		if err != nil {
 			return err
 		}
-		got, err := s.Approve(ctx, name, func(g *pb.Grant, p *pb.Preview, text string) error {
+		got, err := s.Approve(ctx, name, func(shown *pb.GetGrantResponse, text string) error {
+			g := shown.GetGrant()
 			// Nobody is shown what to sign that the service would not take.
 			if g.GetState() != pb.Grant_STATE_PENDING {
 				return notPending(g)
 			}
-			if p == nil { // admins alone get it
+			if shown.GetPreview() == nil { // admins alone get it
 				return vault.E(vault.Denied, vault.ReasonRoleNotAllowed, "only admins approve grants")
 			}
 			if !a.quiet() {
 				aside := &app{stdout: a.stderr}
 				if err := aside.showTable(func(t *grid) {
-					grantFacts(t, g, nil)
-					previewFacts(t, g, p)
+					grantFacts(t, g, shown.GetPurposeTerms())
+					previewFacts(t, g, shown.GetPreview())
 				}); err != nil {
 					return err
 				}

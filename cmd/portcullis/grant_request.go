@@ -75,7 +75,7 @@ func (a *app) grantRequest() *cobra.Command {
   --list LIST                        records that an admin chose
 
 The grant's life, --for, is counted from now. With --explain nothing is asked for: it says all that
-speaks against the request, with exit code 3 if anything does.
+speaks against the request, with exit code 3 if anything does. The log has the question.
 
 When an answer is lost, give the same --request-id again: no second grant comes of it.`,
 		Example: `  portcullis --profile contractor grant request --purpose lane-audit --site anzalduas \

@@ -48,6 +48,10 @@ func purposeWords(p *pb.Purpose) string {
 	if out = append(out, fmt.Sprintf("at most %s a minute", count(p.GetMaxRate(), "record"))); p.GetStrict() {
 		out = append(out, "Vault counts, too")
 	}
+	if p.GetLive() {
+		out = append(out, "also of what is still to be captured")
+	}
+	out = append(out, "of retention class "+strings.Join(p.GetRetentionClasses(), " or "))
 	return strings.Join(out, ", ")
 }
 
@@ -96,13 +100,17 @@ func previewFacts(t *grid, g *pb.Grant, p *pb.Preview) {
 	if len(p.Opened) == 0 {
 		t.row(first(), "nothing so far")
 	}
+	if p.Truncated {
+		t.row("", "there is more that it holds or has opened than is shown here")
+	}
 	if p.EarlierGrant != "" {
 		t.row("last grant", bare(p.EarlierGrant))
+		first = heading("since then")
 		for _, c := range p.Changes {
-			t.row("  "+c.Field, shortened(c.Before), shortened(c.After))
+			t.row(first(), c.Field, fmt.Sprintf("was %s, now %s", shortened(c.Before), shortened(c.After)))
 		}
 		if len(p.Changes) == 0 {
-			t.row("", "the same terms")
+			t.row(first(), "the same terms")
 		}
 	}
 	if g.GetState() == pb.Grant_STATE_PENDING && len(p.Refusals) > 0 {

@@ -40,7 +40,7 @@ func standsWords(g *pb.Grant) string {
 	case pb.Grant_STATE_RETIRED:
 		return state + ": ended by its grantee"
 	case pb.Grant_STATE_REVOKED:
-		return state + ": ended by an admin, with its contractor's suspension or with its purpose"
+		return state + ": ended by an admin, with the suspension of its grantee or contractor, or with its purpose's withdrawal"
 	case pb.Grant_STATE_EXPIRED:
 		return state + ": its time is over"
 	case pb.Grant_STATE_LAPSED:

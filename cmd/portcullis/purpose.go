@@ -326,10 +326,11 @@ func (a *app) purposeWithdrawCommand() *cobra.Command {
 	c := a.ofPurposes(&cobra.Command{
 		Use:   "withdraw NAME",
 		Short: "withdraw a purpose: all its grants end, at once (one admin)",
-		Long: `Withdraw signs that a purpose be withdrawn. One admin is enough, and it is in force at once: nothing
-is granted for it any more, its grants end, and when the answer comes nothing of them is under way.
-The grants never come back. "purpose apply" by two admins sanctions the purpose anew.`,
-		Example: "  portcullis --profile alice purpose withdraw lane-audit --yes",
+		Long: `Withdraw signs that a purpose be withdrawn. One admin is enough, no question is asked, and it is in
+force at once: nothing is granted for it any more, its grants end, and when the answer comes nothing
+of them is under way. The grants never come back. "purpose apply" by two admins sanctions the
+purpose anew.`,
+		Example: "  portcullis --profile alice purpose withdraw lane-audit",
 		Args:    exactly(1),
 	})
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
@@ -339,9 +340,6 @@ The grants never come back. "purpose apply" by two admins sanctions the purpose 
 		}
 		p, err := wire.ParsePurpose(m)
 		if err != nil {
-			return err
-		}
-		if err := a.confirm(ctx, fmt.Sprintf("Withdraw purpose %s, version %d, and end all its grants?", printable(p.Name), p.Version)); err != nil {
 			return err
 		}
 		got, err := s.WithdrawPurpose(ctx, p)

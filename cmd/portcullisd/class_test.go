@@ -65,6 +65,7 @@ func TestRetentionClass(t *testing.T) {
 func TestRecordFromBeforeClasses(t *testing.T) {
 	s := begin(t)
 	p := purpose()
+	p.Retention = []string{vault.DefaultClass, "us-citizen"} // a record of another class is out of sight
 	s.admit(p, devOrg)
 	record := id(s.store(s.as(lane), vault.Plate, 1, 2000)[0])
 	path := filepath.Join(s.cfg.Blobs.Path, record[:2], record)

@@ -176,7 +176,7 @@ func (s *service) requestFor(p vault.Purpose, quota int64) *pb.RequestGrantReque
 	}
 }
 
-func yes(*pb.Grant, *pb.Preview, string) error { return nil }
+func yes(*pb.GetGrantResponse, string) error { return nil }
 
 // granted gives an active grant of the contractor's, and its token.
 func (s *service) granted(c *client.Client, p vault.Purpose, quota int64) (string, vault.Token) {

@@ -205,7 +205,7 @@ func TestSelfApproval(t *testing.T) {
 	_, err = s.as(alice).Approve(t.Context(), g.Name, yes)
 	refused(t, err, vault.ReasonAlreadySigned)
 	stop := errors.New("not confirmed")
-	if _, err = s.as(bob).Approve(t.Context(), g.Name, func(*pb.Grant, *pb.Preview, string) error { return stop }); !errors.Is(err, stop) {
+	if _, err = s.as(bob).Approve(t.Context(), g.Name, func(*pb.GetGrantResponse, string) error { return stop }); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	_, err = contractor.Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: g.Name})

@@ -43,14 +43,15 @@ const roleLog = "log"
 // has a folder with all that its process has: configuration, environment, credential, certificate.
 type scene struct {
 	*service
-	days   []time.Time         // midnights; the names of their keys differ in the last digit alone
-	truth  map[vault.ID][]byte // each image as it is to be opened
-	listed []vault.ID          // one of each site, modality and day
-	grants map[string]*held    // by contractor
-	at     map[string]string   // the address of each role's process
-	blobs  map[vault.ID][]byte // the ciphertext
-	run    []*daemon           // the processes
-	folder string
+	days    []time.Time         // midnights; the names of their keys differ in the last digit alone
+	truth   map[vault.ID][]byte // each image as it is to be opened
+	listed  []vault.ID          // one of each site, modality and day
+	grants  map[string]*held    // by contractor
+	at      map[string]string   // the address of each role's process
+	blobs   map[vault.ID][]byte // the ciphertext
+	records []vault.Record      // the rows
+	run     []*daemon           // the processes
+	folder  string
 
 	operator *burglar // calls Vault as root
 }
@@ -324,12 +325,13 @@ func (s *scene) asRoot(method, path string, in any) map[string]any {
 	return answer
 }
 
-// policies gives all of Vault's policies.
+// policies gives Vault's policies, but for the marks by which the service tells a restore of Vault: it would take an old
+// one for that.
 func (s *scene) policies() map[string]string {
 	s.t.Helper()
 	out := map[string]string{}
 	for _, name := range keyList(s.t, s.asRoot("LIST", "sys/policies/acl", nil)) {
-		if name != "root" {
+		if name != "root" && !strings.HasPrefix(name, "portcullis-grant-mark") {
 			out[name] = field(s.asRoot("GET", "sys/policies/acl/"+name, nil), "data", "policy")
 		}
 	}

@@ -230,7 +230,7 @@ var forgedGrants = []forgery{
 // widened give a grantee more than its live grant allows.
 var widened = []forgery{
 	{"the quota not used yet", []string{
-		"UPDATE grants SET released = 0, released_bytes = 0, minute_count = 0, excess = 0 WHERE id = '{MINE}'", "DELETE FROM released WHERE grant_id = '{MINE}'"}, false, nil},
+		"UPDATE grants SET released = 0, released_bytes = 0, minute_count = 0, excess = 0 WHERE id = '{MINE}'", "DELETE FROM released WHERE grant_id = '{MINE}'"}, true, nil},
 	{"a larger quota", []string{"UPDATE grants SET max_records = 5000, max_bytes = max_bytes * 2 WHERE id = '{MINE}'"}, false, nil},
 	{"all sites", []string{"UPDATE grants SET sites = 'north-gate,south-gate' WHERE id = '{MINE}'"}, false, nil},
 	{"both modalities, and the fence to be written", []string{"UPDATE grants SET modalities = 'face,plate', fence = 'due' WHERE id = '{MINE}'"}, true, nil},
@@ -291,6 +291,9 @@ func (th *burglar) tamper(forgeries []forgery, mine *held, past bool, tokens []v
 			for _, h := range targets {
 				for _, t := range all {
 					th.through(d, h, t)
+				}
+				if !past && !f.wait { // a new token instead of a good one, each time
+					continue
 				}
 				t, err := d.activate(h)
 				if err != nil {

@@ -7,16 +7,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +66,7 @@ func (s *scene) burgle(from net.IP) *burglar {
 	s.t.Cleanup(transport.CloseIdleConnections)
 	th := &burglar{
 		scene: s, http: &http.Client{Transport: transport, Timeout: 20 * time.Second},
-		sealed: s.ciphertext(), chosen: vault.TokenOf("hvs.CAESIchosenbythethief0123456789"),
+		records: s.recordsOnce(), sealed: s.ciphertext(), chosen: vault.TokenOf("hvs.CAESIchosenbythethief0123456789"),
 		fence: "portcullis-grant-" + vault.NewID().String(), minted: map[string]bool{}, bare: map[string]bool{}, reopened: map[*held]bool{}, opened: map[vault.ID]bool{},
 	}
 	th.read()
@@ -80,16 +76,18 @@ func (s *scene) burgle(from net.IP) *burglar {
 	return th
 }
 
-// read takes from the database what opens images.
-func (th *burglar) read() {
-	t := th.t
+// recordsOnce reads what the database tells of the images, before it is forged.
+func (s *scene) recordsOnce() []vault.Record {
+	t := s.t
 	t.Helper()
-	db := openSQL(t, th.cfg.Store.Path)
+	if s.records != nil {
+		return s.records
+	}
+	db := openSQL(t, s.cfg.Store.Path)
 	defer db.Close()
 	rows, err := db.QueryContext(t.Context(), `SELECT id, site, lane, modality, class, captured_at, crossing_id, content_type, orientation, wrapped_key FROM records`)
 	noError(t, err)
 	defer rows.Close()
-	th.records = nil
 	for rows.Next() {
 		var r vault.Record
 		var id, crossing string
@@ -100,9 +98,18 @@ func (th *burglar) read() {
 		r.CrossingID, err = vault.ParseID("crossing_id", crossing)
 		noError(t, err)
 		r.CapturedAt = time.UnixMicro(at).UTC()
-		th.records = append(th.records, r)
+		s.records = append(s.records, r)
 	}
 	noError(t, rows.Err())
+	return s.records
+}
+
+// read takes from the database what it tells of grants.
+func (th *burglar) read() {
+	t := th.t
+	t.Helper()
+	db := openSQL(t, th.cfg.Store.Path)
+	defer db.Close()
 	grants, err := db.QueryContext(t.Context(), `SELECT id, contractor, epoch, token_digest, sites, modalities, captured_from, captured_until, records, handle_key FROM grants`)
 	noError(t, err)
 	defer grants.Close()
@@ -264,30 +271,39 @@ func (th *burglar) try(records []vault.Record, open func(vault.Record) bool) (op
 	return opened
 }
 
-// sample tries of each site, modality and day two images, of the afternoon: the list's, and if any of those
-// opens, another. Of those whose other one opened it tries all. What allows anything allows names, or
-// whole days, or a day from noon on; each of these shows in the sample.
+// sample tries of each site, modality and day one image that is not opened yet, the list's if it can; of those days of
+// which it opened another one, and if that opened all. What allows anything allows names, or whole days, or a day from noon
+// on, when the list's images were captured: each of these shows in the sample.
 func (th *burglar) sample(open func(vault.Record) bool) {
 	cell := func(r vault.Record) string { return strings.TrimSuffix(r.KeyName(), r.ID.String()) }
-	var first, other []vault.Record
-	picked := map[string]bool{}
+	left := map[string][]vault.Record{} // the list's first, then the others from the newest
 	for _, r := range th.records {
-		switch {
-		case slices.Contains(th.listed, r.ID):
-			first = append(first, r)
-		case !picked[cell(r)] && r.CapturedAt.Hour() >= 20:
-			picked[cell(r)] = true
-			other = append(other, r)
+		if !th.has(r.ID) {
+			left[cell(r)] = append(left[cell(r)], r)
 		}
 	}
-	if len(th.try(first, open)) == 0 {
-		return
+	var try []vault.Record
+	for _, records := range left {
+		slices.SortFunc(records, func(a, b vault.Record) int {
+			if l := slices.Contains(th.listed, b.ID); l != slices.Contains(th.listed, a.ID) {
+				return map[bool]int{true: 1, false: -1}[l]
+			}
+			return b.CapturedAt.Compare(a.CapturedAt)
+		})
+		try = append(try, records[0])
 	}
-	wide := map[string]bool{}
-	for _, r := range th.try(other, open) {
-		wide[cell(r)] = true
+	for step := range 2 {
+		opened := th.try(try, open)
+		try = nil
+		for _, r := range opened {
+			if rest := left[cell(r)][1+step:]; step == 0 && len(rest) > 0 {
+				try = append(try, rest[0])
+			} else {
+				try = append(try, rest...)
+			}
+		}
 	}
-	th.try(slices.DeleteFunc(slices.Clone(th.records), func(r vault.Record) bool { return !wide[cell(r)] || th.has(r.ID) }), open)
+	th.try(try, open)
 }
 
 // work does all that can be done at Vault with these tokens, and with all that come of them, until nothing is left
@@ -485,80 +501,4 @@ func (th *burglar) stray(token string) {
 		th.decrypt(token, "portcullis/decrypt/"+path, r)
 	}
 	th.call("POST", "portcullis/rewrap/"+r.KeyName(), token, map[string]string{"ciphertext": r.WrappedKey})
-}
-
-var (
-	uuids  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
-	hexes  = regexp.MustCompile(`[0-9a-f]{64}`)
-	tokens = regexp.MustCompile(`hvs\.[A-Za-z0-9_-]{20,}`)
-)
-
-// rob uses all that lies in folders: every secret in every file is tried in every place where one
-// fits, at Vault and as a caller of the service.
-func (th *burglar) rob(folders ...string) {
-	t := th.t
-	t.Helper()
-	var text []byte
-	var certificates, keys [][]byte
-	for _, dir := range folders {
-		noError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			content, err := os.ReadFile(path)
-			text = append(append(text, content...), '\n')
-			if bytes.Contains(content, []byte("CERTIFICATE")) {
-				certificates = append(certificates, content)
-			}
-			if bytes.Contains(content, []byte("PRIVATE KEY")) {
-				keys = append(keys, content)
-			}
-			return err
-		}))
-	}
-	var found []string
-	for _, token := range tokens.FindAll(text, -1) {
-		found = append(found, string(token))
-	}
-	ids := map[string]bool{}
-	for _, id := range uuids.FindAll(text, -1) {
-		ids[string(id)] = true
-	}
-	for role := range ids {
-		for secret := range ids {
-			if role != secret {
-				found = append(found, th.login(role, secret)...)
-			}
-		}
-		found = append(found, th.login(role, "")...)
-		th.sample(th.opener(role)) // as a token
-	}
-	for _, key := range hexes.FindAll(text, -1) { // such as an unseal key would be
-		raw, err := hex.DecodeString(string(key))
-		noError(t, err)
-		for _, r := range th.records[:20] {
-			th.unseal(r, raw)
-		}
-	}
-	th.work(found...)
-	for _, c := range certificates {
-		for _, k := range keys {
-			if pair, err := tls.X509KeyPair(c, k); err == nil {
-				th.knock(&pair)
-			}
-		}
-	}
-}
-
-// knock calls the service as somebody who has a certificate, with what there is in the database.
-func (th *burglar) knock(as *tls.Certificate) {
-	d := th.door(as)
-	for _, org := range []string{"prefix-co", "list-co", "thief-co"} {
-		h := th.grants[org]
-		th.through(d, h, th.chosen)
-		if token, err := d.activate(h); err == nil {
-			th.through(d, h, token)
-			th.sweep(token.Reveal())
-		}
-	}
 }

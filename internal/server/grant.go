@@ -39,6 +39,10 @@ func (s *grantAPI) RequestGrant(ctx context.Context, req *pb.RequestGrantRequest
 		if err != nil {
 			return nil, err
 		}
+		// Whoever watches hears of it as if it had been asked for.
+		for _, why := range against {
+			s.alert(ctx, pb.GrantService_RequestGrant_FullMethodName, "", why)
+		}
 		return &pb.RequestGrantResponse{Refusals: wire.Refusals(against)}, nil
 	}
 	g, err := s.Grants.Request(ctx, c, r)

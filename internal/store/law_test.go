@@ -63,9 +63,12 @@ func TestCovered(t *testing.T) {
 			if crossings[p] == nil {
 				crossings[p], days[p] = map[vault.ID]bool{}, map[string]bool{}
 			}
-			if records[p]++; r.CrossingID != (vault.ID{}) {
-				crossings[p][r.CrossingID] = true
+			records[p]++
+			crossing := r.CrossingID
+			if crossing == (vault.ID{}) {
+				crossing = r.ID // one of its own
 			}
+			crossings[p][crossing] = true
 			days[p][r.CapturedAt.Format(time.DateOnly)] = true
 		}
 	}

@@ -72,7 +72,8 @@ func (t *Tx) Crossings(b vault.Bucket, classes []string, most int) (n int64, err
 // dayMicros is one day in the unit of captured_at.
 const dayMicros = 24 * 60 * 60 * 1_000_000
 
-// Covered counts what a scope covers, of these retention classes: in all, and by site and modality.
+// Covered counts what a scope covers, of these retention classes: in all, and by site and modality. A
+// record without a crossing counts as one.
 func (t *Tx) Covered(s vault.Scope, classes []string) (all vault.Covered, parts []vault.Covered, err error) {
 	where, args := within(s)
 	where += " AND class IN (" + marks(len(args)+1, len(classes)) + ")"
@@ -80,7 +81,7 @@ func (t *Tx) Covered(s vault.Scope, classes []string) (all vault.Covered, parts 
 		args = append(args, c)
 	}
 	args = append(args, int64(dayMicros))
-	counts := "COUNT(*), COUNT(DISTINCT NULLIF(crossing_id, '')), COUNT(DISTINCT captured_at / " + marks(len(args), 1) + ")"
+	counts := "COUNT(*), COUNT(DISTINCT COALESCE(NULLIF(crossing_id, ''), id)), COUNT(DISTINCT captured_at / " + marks(len(args), 1) + ")"
 	if _, err := t.get("SELECT "+counts+" FROM records WHERE "+where, args, &all.Records, &all.Crossings, &all.Days); err != nil {
 		return all, nil, err
 	}

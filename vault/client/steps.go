@@ -15,9 +15,10 @@ import (
 )
 
 // Approve signs the terms of a grant with the caller's certificate key and sends the
-// signature. confirm is shown the grant and the exact text that is signed; its error ends
-// the step before anything is signed.
-func (c *Client) Approve(ctx context.Context, grant string, confirm func(g *pb.Grant, p *pb.Preview, text string) error) (*pb.Grant, error) {
+// signature. confirm is shown the grant, its purpose and what it would open, and the exact text
+// that is signed; its error ends the step before anything is signed. A purpose that is shown to
+// an admin is the version that the text names by its digest.
+func (c *Client) Approve(ctx context.Context, grant string, confirm func(shown *pb.GetGrantResponse, text string) error) (*pb.Grant, error) {
 	got, err := c.Grants.GetGrant(ctx, &pb.GetGrantRequest{Name: grant})
 	if err != nil {
 		return nil, err
@@ -30,7 +31,16 @@ func (c *Client) Approve(ctx context.Context, grant string, confirm func(g *pb.G
 	if wire.Name(wire.Grants, terms.Grant) != grant {
 		return nil, wrong("the terms of grant %s where %s was asked for", terms.Grant, grant)
 	}
-	if err := confirm(got.Grant, got.Preview, terms.Decision().Text()); err != nil {
+	if got.PurposeTerms != nil && got.Preview != nil { // to others than admins a part is shown
+		p, err := wire.ParsePurpose(got.PurposeTerms)
+		if err != nil {
+			return nil, err
+		}
+		if p.Digest() != terms.Purpose.Digest {
+			return nil, wrong("another version of purpose %s than the terms of grant %s name", p.Name, terms.Grant)
+		}
+	}
+	if err := confirm(got, terms.Decision().Text()); err != nil {
 		return nil, err
 	}
 	sig, err := c.sign(terms.Decision())

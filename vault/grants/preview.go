@@ -72,11 +72,11 @@ func (s *Service) preview(tx Tx, v View) (out vault.Preview, err error) {
 		return out, err
 	}
 	out.Held = slices.DeleteFunc(out.Held, func(h vault.Grant) bool { return h.Grant == g.Grant })
-	out.Held = out.Held[:min(len(out.Held), maxHeld)]
 	if out.Opened, err = tx.Opened(orgs); err != nil {
 		return out, err
 	}
-	out.Opened = out.Opened[:min(len(out.Opened), maxHeld)]
+	out.Truncated = len(out.Held) > maxHeld || len(out.Opened) > maxHeld
+	out.Held, out.Opened = out.Held[:min(len(out.Held), maxHeld)], out.Opened[:min(len(out.Opened), maxHeld)]
 	out.Earlier, err = tx.EarlierGrant(g.Grantee, g.Purpose.Name, g.RequestedAt)
 	switch {
 	case err == nil:

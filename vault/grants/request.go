@@ -157,17 +157,30 @@ func again(tx Tx, r Request, known vault.Grant) error {
 }
 
 // Explain gives all that speaks against a request, none when it would be taken now. Nothing is
-// stored, and no event tells of it. Of other contractors the caller learns what it and its
-// affiliates hold and have opened, and no more. It needs no request ID.
+// asked for, but an event tells of the question and its answer: nobody looks for gaps in policy
+// unseen. Of other contractors the caller learns what it and its affiliates hold and have opened,
+// and no more. It needs no request ID.
 func (s *Service) Explain(ctx context.Context, c vault.Caller, r Request) (against []error, err error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	err = s.Ledger.View(ctx, func(tx Tx) (err error) {
-		_, against, err = s.draft(tx, c, r)
-		return err
+	_, err = s.Ledger.Update(ctx, func(tx Tx) (err error) {
+		if _, against, err = s.draft(tx, c, r); err != nil {
+			return err
+		}
+		e := vault.NewEvent(vault.EventGrantExplained, c, tx.Now())
+		e.Contractor, e.Terms = c.Org, r.terms(c, tx.Now()).Text()
+		for _, err := range against {
+			if reason := vault.ReasonOf(err); !slices.Contains(e.Reasons, reason) {
+				e.Reasons = append(e.Reasons, reason)
+			}
+		}
+		return tx.Append(e)
 	})
-	return against, err
+	if err != nil {
+		return nil, err
+	}
+	return against, nil
 }
 
 // draft makes the grant that a request asks for, and gives all that speaks against it. err is

@@ -103,11 +103,15 @@ type Service struct {
 // order. The release is recorded, durably, before send is called. An error of send leaves it
 // recorded as having left, for nobody knows how much of it did.
 func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle, send func(vault.Image) error) error {
-	rel, err := s.authorize(ctx, c, t, grant, h)
+	rel, strict, err := s.authorize(ctx, c, t, grant, h)
 	if err != nil {
 		return err
 	}
 	img, err := s.open(ctx, t, rel)
+	if strict && vault.ReasonOf(err) == vault.ReasonKeyRefused {
+		// Vault does not say which it is; the next activation does.
+		err = vault.E(vault.Denied, vault.ReasonKeyRefused, "Vault refused the grant's token for this key; the purpose is strict, so it may have counted the grant's uses to their end").Because(err)
+	}
 	if err == nil {
 		img.Handle = h
 		var leave func()
@@ -120,9 +124,9 @@ func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, gran
 	return errors.Join(err, s.unsent(context.WithoutCancel(ctx), rel, err))
 }
 
-// authorize checks everything and commits the event; only then may bytes leave.
-func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle) (vault.Release, error) {
-	var rel vault.Release
+// authorize checks everything and commits the event; only then may bytes leave. strict says whether
+// Vault counts, too.
+func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle) (rel vault.Release, strict bool, err error) {
 	var refused error
 	index, err := s.Ledger.Update(ctx, func(tx Tx) error {
 		checkpoint, err := s.keepsUp(tx)
@@ -139,13 +143,13 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 		if refused = err; err != nil {
 			return refuse(tx, c, grant, err)
 		}
-		rel.Checkpoint = checkpoint
+		rel.Checkpoint, strict = checkpoint, p.Strict
 		e := vault.NewEvent(vault.EventRecordReleased, c, tx.Now())
 		e.Grant, e.Contractor, e.Record, e.Refetch = grant.String(), g.Contractor, rel.Record.ID.String(), rel.Refetch
 		return tx.Append(e)
 	})
 	rel.Index = index
-	return rel, errors.Join(err, refused)
+	return rel, strict, errors.Join(err, refused)
 }
 
 // keepsUp refuses when the log's tree does not keep up with the events: what leaves then could

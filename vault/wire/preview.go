@@ -14,7 +14,7 @@ import (
 func Preview(p vault.Preview) *pb.Preview {
 	out := &pb.Preview{
 		Records: p.Records, Crossings: p.Crossings, Days: p.Days, RecordsWaiting: p.Waiting, RecordsHidden: p.Hidden,
-		Refusals: Refusals(p.Refusals),
+		Refusals: Refusals(p.Refusals), Truncated: p.Truncated,
 	}
 	for _, c := range p.Sites {
 		out.Sites = append(out.Sites, &pb.SitePreview{

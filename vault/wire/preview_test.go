@@ -22,7 +22,7 @@ func TestPreview(t *testing.T) {
 	held.Scope = vault.Scope{Sites: []string{"north"}, Modalities: []vault.Modality{vault.Face}, From: at.Add(-time.Hour), Until: at}
 	earlier.Grant = vault.NewID()
 	got := wire.Preview(vault.Preview{
-		Covered: vault.Covered{Records: 1, Crossings: 2, Days: 3}, Waiting: 4, Hidden: 5,
+		Covered: vault.Covered{Records: 1, Crossings: 2, Days: 3}, Waiting: 4, Hidden: 5, Truncated: true,
 		Sites:   []vault.Covered{{Site: "north", Modality: vault.Plate, Records: 6, Crossings: 7, Days: 8}},
 		Held:    []vault.Grant{held},
 		Opened:  []vault.Opened{{Contractor: "beta", Purpose: "faces", Site: "south", Modality: vault.Face, Days: 2, First: at.AddDate(0, 0, -1), Last: at}},
@@ -30,7 +30,7 @@ func TestPreview(t *testing.T) {
 		Refusals: []error{vault.E(vault.Denied, vault.ReasonPurposeSite, "no").Because(errors.New("a secret")), errors.New("another secret")},
 	})
 	want := &pb.Preview{
-		Records: 1, Crossings: 2, Days: 3, RecordsWaiting: 4, RecordsHidden: 5,
+		Records: 1, Crossings: 2, Days: 3, RecordsWaiting: 4, RecordsHidden: 5, Truncated: true,
 		Sites: []*pb.SitePreview{{Site: "north", Modality: pb.Modality_MODALITY_PLATE, Records: 6, Crossings: 7, Days: 8}},
 		Held: []*pb.HeldGrant{{
 			Grant: "grants/" + held.Grant.String(), Contractor: "contractors/beta", Purpose: "purposes/faces", RecordsReleased: 4, MaxRecords: 9, EndTime: timestamppb.New(at),

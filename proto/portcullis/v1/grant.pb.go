@@ -344,7 +344,9 @@ type Preview struct {
 	// In what the terms differ from it.
 	Changes []*Change `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Why it could not be approved now; empty when it can be.
-	Refusals      []*Refusal `protobuf:"bytes,11,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	Refusals []*Refusal `protobuf:"bytes,11,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// There is more that is held, or was opened, than stands here.
+	Truncated     bool `protobuf:"varint,12,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +456,13 @@ func (x *Preview) GetRefusals() []*Refusal {
 		return x.Refusals
 	}
 	return nil
+}
+
+func (x *Preview) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 type SitePreview struct {
@@ -852,7 +861,7 @@ type RequestGrantRequest struct {
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Bytes of images in the clear; as many as the purpose allows when 0.
 	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// Only says what policy would refuse. Nothing is asked for.
+	// Only says what policy would refuse. Nothing is asked for; the log has the question.
 	ValidateOnly  bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1758,7 +1767,7 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\rSTATE_REVOKED\x10\x06\x12\x11\n" +
 	"\rSTATE_EXPIRED\x10\a\x12\x10\n" +
 	"\fSTATE_LAPSED\x10\b\x12\x13\n" +
-	"\x0fSTATE_SUSPENDED\x10\t\"\xbe\x03\n" +
+	"\x0fSTATE_SUSPENDED\x10\t\"\xdc\x03\n" +
 	"\aPreview\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x03R\arecords\x12\x1c\n" +
 	"\tcrossings\x18\x02 \x01(\x03R\tcrossings\x12\x12\n" +
@@ -1771,7 +1780,8 @@ const file_portcullis_v1_grant_proto_rawDesc = "" +
 	"\rearlier_grant\x18\t \x01(\tR\fearlierGrant\x12/\n" +
 	"\achanges\x18\n" +
 	" \x03(\v2\x15.portcullis.v1.ChangeR\achanges\x122\n" +
-	"\brefusals\x18\v \x03(\v2\x16.portcullis.v1.RefusalR\brefusals\"\xa2\x01\n" +
+	"\brefusals\x18\v \x03(\v2\x16.portcullis.v1.RefusalR\brefusals\x12\x1c\n" +
+	"\ttruncated\x18\f \x01(\bR\ttruncated\"\xa2\x01\n" +
 	"\vSitePreview\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x123\n" +
 	"\bmodality\x18\x02 \x01(\x0e2\x17.portcullis.v1.ModalityR\bmodality\x12\x18\n" +
