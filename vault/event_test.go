@@ -36,6 +36,7 @@ func TestEventsReadBack(t *testing.T) {
 		e.Records = rapid.SliceOfN(rapid.StringMatching(`[ -~]{0,9}`), 1, 3).Draw(t, "records")
 		e.Release, e.Count = rapid.Int64().Draw(t, "release"), rapid.Int64().Draw(t, "count")
 		e.Refetch, e.Epoch, e.Part, e.Parts = rapid.Bool().Draw(t, "refetch"), rapid.Int().Draw(t, "epoch"), 1, 2
+		e.Reasons = []vault.Reason{vault.ReasonPurposeSite, vault.Reason(rapid.StringMatching(`[A-Z_]{0,9}`).Draw(t, "reason"))}
 		e.Note = rapid.StringMatching(`[<>&"\\ -~]{0,20}`).Draw(t, "note")
 		b, err := e.Encode()
 		if err != nil {

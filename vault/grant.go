@@ -2,7 +2,6 @@ package vault
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"strconv"
 	"time"
@@ -194,22 +193,10 @@ func (g Grant) Usable(now time.Time) error {
 // them first: two rows of the same fingerprint are proved, or not, alike.
 func (g Grant) Fingerprint() Digest {
 	h := sha256.New()
-	field := func(b []byte) {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
-		h.Write(b)
+	for _, f := range []string{g.Decision().Text(), g.Contractor, FormatTime(g.RequestedAt)} {
+		hashField(h, []byte(f))
 	}
-	field([]byte(g.Decision().Text()))
-	field([]byte(g.Contractor))
-	field([]byte(FormatTime(g.RequestedAt)))
-	for _, s := range g.Signatures {
-		field([]byte(s.Signer))
-		field([]byte(FormatTime(s.SignedAt)))
-		field(s.Bytes)
-		field(binary.BigEndian.AppendUint64(nil, uint64(len(s.Chain))))
-		for _, c := range s.Chain {
-			field(c)
-		}
-	}
+	hashSignatures(h, g.Signatures)
 	return Digest(h.Sum(nil))
 }
 

@@ -62,13 +62,23 @@ func (p Purpose) Refusals(org string, t Terms, at time.Time) (out []error) {
 	if !t.Scope.From.Equal(p.Precision.Floor(t.Scope.From)) || !t.Scope.Until.Equal(p.Precision.Floor(t.Scope.Until)) {
 		deny(ReasonPurposeWindow, "tells times to %s: the window must begin and end on a whole %s in UTC", precisionWords[p.Precision].told, precisionWords[p.Precision].whole)
 	}
-	if future := t.Scope.Until.After(PrecisionDay.Ceil(at)); (t.Scope.Live || future) && !p.Live {
-		deny(ReasonPurposeLive, "does not allow records that are still to be captured; the window may reach to the end of today in UTC")
+	if !p.Live && (t.Scope.Live || t.Scope.List == (ID{}) && t.Scope.Until.After(p.Precision.Ceil(at))) {
+		deny(ReasonPurposeLive, "does not allow records that are still to be captured")
 	}
 	if t.Approvals < p.Approvals {
 		deny(ReasonApprovalsMissing, "wants %d approvals; the terms name %d", p.Approvals, t.Approvals)
 	}
 	return out
+}
+
+// Captured cuts a scope to what was captured by now, and the rest of the step of the precision,
+// unless the purpose allows live grants. What nothing would be left of stays as it is, and so does
+// a list, whose records are there.
+func (p Purpose) Captured(s Scope, now time.Time) Scope {
+	if end := p.Precision.Ceil(now); !p.Live && !s.Live && s.List == (ID{}) && s.Until.After(end) && s.From.Before(end) {
+		s.Until = end
+	}
+	return s
 }
 
 var precisionWords = map[Precision]struct{ told, whole string }{

@@ -65,7 +65,7 @@ func TestPurposeIsLaw(t *testing.T) {
 		{"an hour older", "acme", func(_ *vault.Purpose, t *vault.Terms) { t.Scope.From = t.Scope.From.Add(-time.Hour) }, vault.ReasonPurposeAge},
 		{"from within an hour", "acme", func(_ *vault.Purpose, t *vault.Terms) { t.Scope.From = t.Scope.From.Add(time.Microsecond) }, vault.ReasonPurposeWindow},
 		{"until within an hour", "acme", func(_ *vault.Purpose, t *vault.Terms) { t.Scope.Until = t.Scope.Until.Add(-time.Minute) }, vault.ReasonPurposeWindow},
-		{"tomorrow", "acme", func(_ *vault.Purpose, t *vault.Terms) { t.Scope.Until = t.Scope.Until.Add(time.Hour) }, vault.ReasonPurposeLive},
+		{"an hour to come", "acme", func(_ *vault.Purpose, t *vault.Terms) { t.Scope.Until = t.Scope.Until.Add(time.Hour) }, vault.ReasonPurposeLive},
 		{"live", "acme", func(_ *vault.Purpose, t *vault.Terms) {
 			t.Scope = vault.PrecisionHour.LiveScope(t.Scope, asked, t.Ends)
 		}, vault.ReasonPurposeLive},

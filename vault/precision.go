@@ -84,18 +84,16 @@ type Bucket struct {
 	Opens        time.Time // when it appears
 }
 
-// Bucket gives the bucket of a record of a scope. There is none with linkage, where each record
-// appears as it comes.
-func (p Purpose) Bucket(s Scope, r Record) (b Bucket, ok bool) {
+// Bucket gives the bucket of a record: of its hour or day in UTC, a day also where no times are
+// told. No scope parts one, so that two windows never differ by a few records. There is none with
+// linkage, where each record appears as it comes.
+func (p Purpose) Bucket(r Record) (b Bucket, ok bool) {
 	if p.Linkage {
 		return b, false
 	}
 	step := p.Precision.step()
 	b = Bucket{Site: r.Site, Modality: r.Modality, From: p.Precision.Floor(r.CapturedAt)}
 	b.Until = b.From.Add(step)
-	if p.Precision == PrecisionNone {
-		b.From, b.Until = s.From, s.Until
-	}
 	b.Below = b.Until.Add(BucketLate)
 	if late := r.StoredAt.Sub(b.Below); late >= 0 {
 		b.After = b.Below.Add(late.Truncate(step))

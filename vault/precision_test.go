@@ -36,7 +36,7 @@ func TestAppears(t *testing.T) {
 	p := somePurpose()
 	r := someRecord()
 	r.StoredAt = r.CapturedAt.Add(time.Second)
-	b, ok := p.Bucket(vault.Scope{}, r)
+	b, ok := p.Bucket(r)
 	if hour := vault.PrecisionHour.Floor(r.CapturedAt); !ok || b.Site != r.Site || b.Modality != r.Modality || !b.From.Equal(hour) || !b.Until.Equal(hour.Add(time.Hour)) ||
 		!b.After.IsZero() || !b.Opens.Equal(hour.Add(time.Hour+vault.BucketLate+vault.BucketSettle)) {
 		t.Errorf("bucket %+v", b)
@@ -51,13 +51,13 @@ func TestAppears(t *testing.T) {
 		0: 0, time.Hour - time.Microsecond: 0, time.Hour: time.Hour, 49 * time.Hour: 49 * time.Hour,
 	} {
 		r.StoredAt = b.Until.Add(vault.BucketLate + late)
-		l, _ := p.Bucket(vault.Scope{}, r)
+		l, _ := p.Bucket(r)
 		if !l.From.Equal(b.From) || !l.After.Equal(b.Below.Add(wave)) || !l.Opens.Equal(b.Below.Add(wave+time.Hour+vault.BucketSettle)) {
 			t.Errorf("%s late: %+v", late, l)
 		}
 	}
 	p.Linkage, p.MinBucket = true, 0
-	if _, ok := p.Bucket(vault.Scope{}, r); ok {
+	if _, ok := p.Bucket(r); ok {
 		t.Error("a bucket where crossings are told")
 	}
 }
@@ -68,7 +68,6 @@ func TestBucketsHoldTheirRecords(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := vault.Purpose{Precision: rapid.SampledFrom(vault.Precisions[1:]).Draw(t, "precision"), MinBucket: 2}
 		base := date(2026, 3, 1)
-		scope := vault.Scope{From: base, Until: base.Add(10 * 24 * time.Hour)}
 		record := func(label string) vault.Record {
 			r := vault.Record{Site: "north", Modality: vault.Face, CapturedAt: base.Add(time.Duration(rapid.Int64Range(0, int64(10*24*time.Hour)-1).Draw(t, label+" captured")))}
 			r.StoredAt = r.CapturedAt.Add(time.Duration(rapid.Int64Range(0, int64(15*24*time.Hour)).Draw(t, label+" late")))
@@ -78,8 +77,8 @@ func TestBucketsHoldTheirRecords(t *testing.T) {
 			return !r.CapturedAt.Before(b.From) && r.CapturedAt.Before(b.Until) && !r.StoredAt.Before(b.After) && r.StoredAt.Before(b.Below)
 		}
 		one, other := record("one"), record("other")
-		b, _ := p.Bucket(scope, one)
-		o, _ := p.Bucket(scope, other)
+		b, _ := p.Bucket(one)
+		o, _ := p.Bucket(other)
 		if !in(b, one) {
 			t.Fatalf("%+v is not in its bucket %+v", one, b)
 		}

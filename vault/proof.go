@@ -13,7 +13,15 @@ type Sanction struct {
 // tightens the version that it names as the one before, which earlier gives and which is proved
 // alike.
 func (a Authority) Sanctioned(s Sanction, earlier func(version int) (Sanction, error)) error {
+	return a.sanctioned(s, earlier, func(Sanction) bool { return false })
+}
+
+// sanctioned ends at the first version that was proved before.
+func (a Authority) sanctioned(s Sanction, earlier func(version int) (Sanction, error), proved func(Sanction) bool) error {
 	for {
+		if proved(s) {
+			return nil
+		}
 		err := a.Decided(s.Decision, s.Signatures, LooseningSigners)
 		if err == nil {
 			return a.inForce(s, nil)
@@ -87,12 +95,13 @@ func (a Authority) mayApprove(p Purpose, s Signature) error {
 }
 
 // asked is when a grant was asked for, at the latest: nobody signs what was not there yet,
-// and the time of a signature is signed, that of the request is not.
+// and the time of a signature is signed, that of the request is not. A signer's clock may be
+// [SignatureSkew] slow.
 func (g Grant) asked() time.Time {
 	at := g.RequestedAt
 	for _, s := range g.Signatures {
-		if s.SignedAt.Before(at) {
-			at = s.SignedAt
+		if latest := s.SignedAt.Add(SignatureSkew); latest.Before(at) {
+			at = latest
 		}
 	}
 	return at

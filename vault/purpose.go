@@ -57,7 +57,8 @@ type Purpose struct {
 	Approvers []string // names of the admins who may; any when empty
 	// Strict lets Vault count, too: a grant's token opens as many keys as the grant has records.
 	Strict bool
-	// Live allows grants of records that are still to be captured.
+	// Live allows grants of records that are still to be captured. Without it a window is cut at
+	// the time of the request: see [Purpose.Captured].
 	Live bool
 	// Retention are the retention classes whose records it may see.
 	Retention []string
@@ -153,7 +154,11 @@ var purposeFields = []purposeField{
 	{"max_bytes", number(func(p Purpose) int64 { return p.MaxBytes }), func(old, p Purpose) bool { return p.MaxBytes > old.MaxBytes }},
 	{"max_rate", number(func(p Purpose) int64 { return p.MaxRate }), func(old, p Purpose) bool { return p.MaxRate > old.MaxRate }},
 	{"max_record_age_seconds", number(func(p Purpose) int64 { return int64(p.MaxRecordAge / time.Second) }), func(old, p Purpose) bool { return p.MaxRecordAge > old.MaxRecordAge }},
-	{"time_precision", func(p Purpose) string { return string(p.Precision) }, func(old, p Purpose) bool { return p.Precision.finer(old.Precision) }},
+	{"time_precision", func(p Purpose) string { return string(p.Precision) }, func(old, p Purpose) bool {
+		// Coarser is looser, too, where wider buckets hold crossings enough that narrower ones did
+		// not, or where "until now" means the end of a wider step.
+		return p.Precision.finer(old.Precision) || (p.Precision.step() != old.Precision.step() && (!old.Linkage || !old.Live))
+	}},
 	{"min_bucket", number(func(p Purpose) int64 { return int64(p.MinBucket) }), func(old, p Purpose) bool { return p.MinBucket < old.MinBucket }},
 	{"approvals", number(func(p Purpose) int64 { return int64(p.Approvals) }), func(old, p Purpose) bool { return p.Approvals < old.Approvals }},
 	{"approvers", list(func(p Purpose) []string { return p.Approvers }), func(old, p Purpose) bool {

@@ -36,7 +36,7 @@ func someTerms() vault.Terms {
 		Grantee: "spiffe://example.org/contractor/acme/tuning-1", Epoch: 2,
 		Scope: vault.Scope{
 			Sites: []string{"bridge-2", "anzalduas"}, Modalities: []vault.Modality{vault.Plate},
-			From: time.Date(2026, 1, 31, 6, 0, 0, 0, time.UTC), Until: date(2026, 3, 5),
+			From: time.Date(2026, 1, 31, 6, 0, 0, 0, time.UTC), Until: time.Date(2026, 3, 4, 6, 0, 0, 0, time.UTC),
 		},
 		MaxRecords: 500, MaxBytes: 2 << 30, Ends: asked.Add(8 * time.Hour), Approvals: 2, Justification: vault.DigestOf([]byte("work order 17")),
 	}

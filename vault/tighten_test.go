@@ -37,7 +37,8 @@ var fieldChanges = []fieldChange{
 	{"MaxBytes", "max_bytes", func(p *vault.Purpose) { p.MaxBytes = 1 }, func(p *vault.Purpose) { p.MaxBytes = 2 }, false},
 	{"MaxRate", "max_rate", func(p *vault.Purpose) { p.MaxRate = 1 }, func(p *vault.Purpose) { p.MaxRate = 2 }, false},
 	{"MaxRecordAge", "max_record_age_seconds", func(p *vault.Purpose) { p.MaxRecordAge = time.Hour }, func(p *vault.Purpose) { p.MaxRecordAge = time.Hour + time.Second }, false},
-	{"Precision", "time_precision", func(p *vault.Purpose) { p.Precision = vault.PrecisionHour }, func(p *vault.Purpose) { p.Precision = vault.PrecisionExact }, false},
+	{"Precision", "time_precision", func(p *vault.Purpose) { p.Precision = vault.PrecisionHour }, func(p *vault.Purpose) { p.Precision = vault.PrecisionExact }, true},
+	{"Precision", "time_precision", func(p *vault.Purpose) { p.Precision = vault.PrecisionDay }, func(p *vault.Purpose) { p.Precision = vault.PrecisionHour }, true},
 	{"Precision", "time_precision", func(p *vault.Purpose) { p.Precision = vault.PrecisionNone }, func(p *vault.Purpose) { p.Precision = vault.PrecisionDay }, false},
 	{"Precision", "time_precision", func(p *vault.Purpose) { p.Precision = vault.PrecisionDay }, func(p *vault.Purpose) { p.Precision = "second" }, false},
 	{"MinBucket", "min_bucket", func(p *vault.Purpose) { p.MinBucket = 3 }, func(p *vault.Purpose) { p.MinBucket = 2 }, false},
@@ -150,7 +151,7 @@ func TestTighteningAllowsNothingNew(t *testing.T) {
 		if beyond {
 			begins = now.Precision.Floor(at.Add(-now.MaxRecordAge))
 		}
-		ends := now.Precision.Floor(vault.PrecisionDay.Ceil(at))
+		ends := now.Precision.Ceil(at)
 		if now.Live {
 			ends = ends.Add(24 * time.Hour)
 		}

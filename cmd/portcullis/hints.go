@@ -49,7 +49,7 @@ var hints = map[vault.Reason]string{
 	vault.ReasonPurposeBytes:         "ask for fewer bytes, with --max-bytes",
 	vault.ReasonPurposeAge:           "ask for newer records, with --from",
 	vault.ReasonPurposeWindow:        "let --from and --until be whole days in UTC, or whole hours where the purpose tells hours",
-	vault.ReasonPurposeLive:          "ask for what is captured already: --until at most tomorrow's midnight in UTC, and no --live",
+	vault.ReasonPurposeLive:          "ask for what is captured already, without --live: the service cuts a window at the time of the request",
 	vault.ReasonPurposeLinkage:       "ask for faces or for plates, with --modality: the purpose joins them for nobody",
 	vault.ReasonPurposeClass:         "let the list name records of the purpose's retention classes alone: \"purpose show NAME\" tells which",
 	vault.ReasonPurposeApprover:      "one of the admins must approve whom \"purpose show NAME\" names",

@@ -38,14 +38,15 @@ These may be left out; what then holds allows the least:
 
   linkage: false                  # true tells which face and plate are of one crossing
   time_precision: day             # exact, hour, day or none: how exactly a grantee learns times;
-                                  # exact takes linkage
+                                  # exact takes linkage, none keeps records together by days
   min_bucket: 10                  # so many crossings must share a site and hour, or day, for any of
                                   # them to appear; 2 and up, and 0 with linkage
   approvals: 2                    # admins who must approve a grant: 1 to 5
   approvers: any                  # or a list of names: [alice, bob, carol]
   strict: false                   # true: HashiCorp Vault counts, too. It costs speed (700 images a
                                   # second in all), so this one is not on by itself
-  live: false                     # true allows grants of records that are still to be captured
+  live: false                     # true allows grants of records that are still to be captured; false
+                                  # cuts each window at the time of the request
   retention_classes: [standard]   # records of other classes are out of sight
 
 Without linkage a record appears when its hour or day has closed, and faces and plates of one site

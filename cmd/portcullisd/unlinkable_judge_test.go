@@ -53,7 +53,7 @@ func (d *day) judge(p vault.Purpose, faces, plates *spy) *judge {
 				d.t.Fatalf("handle %s is of no record", s.handle)
 			}
 			j.truth[s], j.record[s] = crossing, r
-			b, _ := p.Bucket(vault.Scope{From: d.start, Until: d.start.Add(24 * time.Hour)}, r)
+			b, _ := p.Bucket(r)
 			name := fmt.Sprintf("%s %s, stored before %s", b.Site, vault.FormatTime(b.From), vault.FormatTime(b.Below))
 			sides := j.named[name]
 			if r.Modality == vault.Face {

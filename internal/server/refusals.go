@@ -70,7 +70,7 @@ var alarming = map[vault.Reason]bool{
 // isAlarming says whether a call that ended for this reason is worth an alert.
 func isAlarming(r vault.Reason) bool { return alarming[r] || strings.HasPrefix(string(r), "PURPOSE_") }
 
-// alert tells whoever watches the service's own log that policy refused a call: one line, at most
+// alert tells whoever watches the service's own log that policy refused a call, or said that it would: one line, at most
 // once a minute for a caller and reason, without a word of the caller's. Each refusal is counted
 // besides, in the metric of refusals, and stands in the audit log. grant is empty when the call
 // names none.

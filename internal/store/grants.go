@@ -214,7 +214,8 @@ func (t *Tx) CountRelease(g vault.Grant, p vault.Purpose, r vault.Record) (refet
 	if err != nil {
 		return false, err
 	}
-	n, err := t.changed(`UPDATE grants SET released = released + $1, released_bytes = released_bytes + $4, excess = 0,
+	n, err := t.changed(`UPDATE grants SET released = released + $1, released_bytes = released_bytes + $4,
+		excess = CASE WHEN $1 = 1 OR minute_began <= $3 - $6 THEN 0 ELSE excess END,
 		minute_count = CASE WHEN minute_began <= $3 - $6 THEN 1 ELSE minute_count + 1 END,
 		minute_began = CASE WHEN minute_began <= $3 - $6 THEN $3 ELSE minute_began END
 		WHERE id = $2 AND state = 'active' AND ends > $3 AND released + $1 <= max_records AND released_bytes + $4 <= max_bytes

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/portcullis/portcullis/vault"
@@ -52,11 +53,11 @@ func (t *Tx) EachInScope(s vault.Scope, fn func(vault.Record)) error {
 	})
 }
 
-// Crossings counts the crossings of a bucket, whatever has become of their keys, up to most: a
+// Crossings counts the crossings of a bucket that have records whose keys are active, up to most: a
 // record without a crossing counts as one.
 func (t *Tx) Crossings(b vault.Bucket, classes []string, most int) (n int64, err error) {
 	args := []any{b.Site, string(b.Modality), micros(b.From), micros(b.Until), micros(b.Below), most}
-	where := "site = $1 AND modality = $2 AND captured_at >= $3 AND captured_at < $4 AND stored_at < $5"
+	where := "site = $1 AND modality = $2 AND captured_at >= $3 AND captured_at < $4 AND stored_at < $5 AND key_state = 'active'"
 	if !b.After.IsZero() {
 		args = append(args, micros(b.After))
 		where += " AND stored_at >= $7"
@@ -67,6 +68,36 @@ func (t *Tx) Crossings(b vault.Bucket, classes []string, most int) (n int64, err
 	}
 	_, err = t.get("SELECT COUNT(*) FROM (SELECT DISTINCT COALESCE(NULLIF(crossing_id, ''), id) FROM records WHERE "+where+" LIMIT $6)", args, &n)
 	return n, err
+}
+
+// keyEvents are those after which keys are active no more, or begin to become so again.
+var keyEvents = []string{
+	string(vault.EventKeysRevoked), string(vault.EventKeysRestored), string(vault.EventKeysDestroying), string(vault.EventRestoreUndone),
+}
+
+// KeysChanged gives the index behind the newest event that changed which keys are active, 0 when
+// there is none: while it is the same, so are they. It is -1 while a change is under way: in this
+// transaction, or until Vault has followed.
+func (t *Tx) KeysChanged() (at int64, err error) {
+	if t.moved || movesKeys(t.events) {
+		return -1, nil
+	}
+	// Each by itself, so that the index gives it without a look at the others of its type.
+	newest := make([]string, len(keyEvents))
+	for i, kind := range keyEvents {
+		newest[i] = "SELECT MAX(idx) + 1 AS n FROM events WHERE type = '" + kind + "'"
+	}
+	var working bool
+	_, err = t.get("SELECT EXISTS (SELECT 1 FROM records WHERE key_state IN ('revoking', 'restoring', 'destroying')), "+
+		"COALESCE(MAX(n), 0) FROM ("+strings.Join(newest, " UNION ALL ")+") AS newest", nil, &working, &at)
+	if working {
+		at = -1
+	}
+	return at, err
+}
+
+func movesKeys(events []entry) bool {
+	return slices.ContainsFunc(events, func(e entry) bool { return slices.Contains(keyEvents, e.kind) })
 }
 
 // dayMicros is one day in the unit of captured_at.

@@ -279,6 +279,7 @@ func (s *Store) commitBatch(batch []*op) error {
 		} else if len(tx.events) > 0 {
 			events = append(events, tx.events...)
 			lasts[i] = len(events)
+			tx.moved = tx.moved || movesKeys(tx.events)
 		}
 		if err := tx.exec("RELEASE op"); err != nil {
 			return err

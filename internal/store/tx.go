@@ -21,6 +21,7 @@ type Tx struct {
 	writable bool
 	events   []entry // appended by the operation under way
 	before   int     // events of the operations before it in the transaction
+	moved    bool    // one of these operations changed which keys are active
 }
 
 // entry is one event on its way into the log.

@@ -57,7 +57,7 @@ func (s *Service) draftWithdrawal(tx Tx, name string) (d vault.Proposal, err err
 
 // sanctioned proves that a purpose is what admins signed.
 func (s *Service) sanctioned(tx Tx, p vault.Sanction) error {
-	return s.Authority().Sanctioned(p, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) })
+	return s.proved.Sanctioned(s.Authority(), p, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) })
 }
 
 // withdraws says whether a decision withdraws a purpose, by what was signed.

@@ -113,31 +113,27 @@ func (s *Service) endTokens(ctx context.Context, id vault.ID) error {
 
 func (s *Service) endOwed(ctx context.Context, id vault.ID) error {
 	var accessors []string
-	var g vault.Grant
-	var ended bool
+	var counts bool // what is left counts on
 	err := s.Ledger.View(ctx, func(tx Tx) (err error) {
 		if accessors, err = tx.OwedTokens(id); err != nil {
 			return err
 		}
-		if g, err = tx.Grant(id); err != nil {
+		g, err := tx.Grant(id)
+		if err != nil {
 			return err
 		}
-		if ended = g.Ended(tx.Now()); ended && g.Accessor != "" {
-			accessors = append(accessors, g.Accessor)
+		if g.Ended(tx.Now()) {
+			if g.Accessor != "" {
+				accessors = append(accessors, g.Accessor)
+			}
+			return nil
 		}
-		return nil
+		n, err := tx.UsesLeft(id)
+		counts = n > 0
+		return err
 	})
 	for _, accessor := range accessors {
-		var failed error
-		if !ended && err == nil {
-			failed = s.used(ctx, g, accessor)
-		}
-		if failed == nil {
-			failed = s.Tokens.RevokeToken(ctx, accessor)
-		}
-		if failed == nil {
-			_, failed = s.Ledger.Update(ctx, func(tx Tx) error { return tx.DropAccessor(id, accessor) })
-		}
+		failed := s.revoke(ctx, id, accessor, counts)
 		if err = errors.Join(err, failed); away(ctx, failed) {
 			break
 		}

@@ -95,7 +95,8 @@ type Tx interface {
 	// EachInScope calls fn for each record of a scope whose key is active, in any order. Of the
 	// record there are the ID, site, modality, class, crossing and times alone.
 	EachInScope(s vault.Scope, fn func(vault.Record)) error
-	// Crossings counts the crossings of a bucket, of these retention classes, up to most.
+	// Crossings counts the crossings of a bucket whose keys are active, of these retention classes,
+	// up to most.
 	Crossings(b vault.Bucket, classes []string, most int) (int64, error)
 	// RecordsOf gives those of the records that there are, in any order.
 	RecordsOf(ids []vault.ID) ([]vault.Record, error)
@@ -136,6 +137,7 @@ type Service struct {
 	ConflictMemory time.Duration
 
 	fencing, ending fences
+	proved          vault.Proofs
 }
 
 // prove checks the approvers' signatures over the grant's terms, and the purpose behind them.

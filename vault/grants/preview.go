@@ -128,7 +128,7 @@ func cover(tx Tx, g vault.Grant, p vault.Purpose, out *vault.Preview) (err error
 	const most = 1 << 17
 	found := map[bucketKey]*bucket{}
 	if err := tx.EachInScope(scope, func(r vault.Record) {
-		b, ok := p.Bucket(scope, r)
+		b, ok := p.Bucket(r)
 		if !ok || !p.Sees(r) {
 			return
 		}
@@ -144,13 +144,13 @@ func cover(tx Tx, g vault.Grant, p vault.Purpose, out *vault.Preview) (err error
 		return err
 	}
 	if scope.List != (vault.ID{}) {
-		// Of a list only what stands in it counts, whatever has become of the keys.
+		// Of a list only what stands in it counts.
 		records, err := tx.RecordsOf(scope.Records)
 		if err != nil {
 			return err
 		}
 		for _, r := range records {
-			if b, ok := p.Bucket(scope, r); ok && p.Sees(r) && found[key(b)] != nil {
+			if b, ok := p.Bucket(r); ok && p.Sees(r) && r.Key == vault.KeyActive && found[key(b)] != nil {
 				f := found[key(b)]
 				if f.crossings == nil {
 					f.crossings = map[vault.ID]bool{}

@@ -123,6 +123,16 @@ func TestPreviewOfOthers(t *testing.T) {
 	if !slices.Equal(p.Changes, want) || len(p.Refusals) != 0 {
 		t.Errorf("changes: %+v, refusals %v", p.Changes, p.Refusals)
 	}
+	// What is too much for one answer is left out, and the answer says so.
+	s.SQL(`WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999)
+		INSERT INTO opened (contractor, site, modality, day, purpose, linkage, last_at) SELECT 'beta', 'site-' || n, 'face', 1, 'faces', 0, 0 FROM n`)
+	if p := s.preview(g); len(p.Opened) != 1000 || p.Truncated {
+		t.Errorf("%d lines, truncated %t", len(p.Opened), p.Truncated)
+	}
+	s.SQL("INSERT INTO opened (contractor, site, modality, day, purpose, linkage, last_at) VALUES ('beta', 'site-1', 'plate', 1, 'plates', 0, 0)")
+	if p := s.preview(g); len(p.Opened) != 1000 || !p.Truncated {
+		t.Errorf("%d lines, truncated %t", len(p.Opened), p.Truncated)
+	}
 }
 
 // TestPreviewRefusals: all that speaks against approving it now.

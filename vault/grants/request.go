@@ -143,11 +143,11 @@ func (s *Service) Request(ctx context.Context, c vault.Caller, r Request) (g vau
 
 // again says whether a request that came before under the same ID is this one.
 func again(tx Tx, r Request, known vault.Grant) error {
-	if r.MaxBytes == 0 {
-		p, err := tx.PurposeVersion(known.Purpose.Name, known.Purpose.Version)
-		if err != nil {
-			return err
-		}
+	p, err := tx.PurposeVersion(known.Purpose.Name, known.Purpose.Version)
+	if err != nil {
+		return err
+	}
+	if r.Scope = p.Purpose.Captured(r.Scope, known.RequestedAt); r.MaxBytes == 0 {
 		r.MaxBytes = p.Purpose.MaxBytes
 	}
 	if !r.asks(known) {
@@ -275,7 +275,7 @@ func (s *Service) scope(tx Tx, org string, p vault.Purpose, want vault.Scope, no
 				p.Name, step, vault.FormatTime(out.From))
 		}
 	default:
-		return want, nil, nil
+		return p.Captured(want, now), nil, nil
 	}
 	out = vault.Terms{Scope: out}.Normal().Scope
 	if err := out.Check(); err != nil {
@@ -311,12 +311,12 @@ func listed(tx Tx, org string, p vault.Purpose, id vault.ID) (out vault.Scope, a
 	return out, append(against, crowded(p, out, records)...), nil
 }
 
-// crowded refuses a list of which a bucket has too few crossings, for such records never appear:
-// whoever is given a list sees no others that they could be taken for.
+// crowded refuses a list of which a bucket has too few crossings whose keys are active, for such
+// records never appear: whoever is given a list sees no others that they could be taken for.
 func crowded(p vault.Purpose, s vault.Scope, records []vault.Record) []error {
 	crossings := map[bucketKey]map[vault.ID]bool{}
 	for _, r := range records {
-		b, ok := p.Bucket(s, r)
+		b, ok := p.Bucket(r)
 		if !ok {
 			return nil
 		}
@@ -324,7 +324,9 @@ func crowded(p vault.Purpose, s vault.Scope, records []vault.Record) []error {
 		if crossings[k] == nil {
 			crossings[k] = map[vault.ID]bool{}
 		}
-		crossings[k][crossing(r)] = true
+		if r.Key == vault.KeyActive {
+			crossings[k][crossing(r)] = true
+		}
 	}
 	for _, met := range crossings {
 		if len(met) < p.MinBucket {
@@ -344,7 +346,7 @@ func (s *Service) purpose(tx Tx, name string) (vault.Purpose, error) {
 }
 
 func (s *Service) sanctioned(tx Tx, p vault.Sanction) error {
-	return s.Authority().Sanctioned(p, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) })
+	return s.proved.Sanctioned(s.Authority(), p, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) })
 }
 
 // contractor gives a contractor, proved to be what admins admitted, in its epoch.
@@ -357,5 +359,5 @@ func (s *Service) contractor(tx Tx, name string) (vault.Contractor, error) {
 	if err != nil {
 		return c, err
 	}
-	return c, s.Authority().Admitted(c, d, sigs)
+	return c, s.proved.Admitted(s.Authority(), c, d, sigs)
 }

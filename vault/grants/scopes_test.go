@@ -211,7 +211,8 @@ func TestListRefused(t *testing.T) {
 	})
 }
 
-// TestExplain: all that speaks against a request, at once; nothing is stored and nothing told.
+// TestExplain: all that speaks against a request, at once. Nothing is asked for, and the log has each
+// question with its answer: nobody looks for gaps in policy unseen.
 func TestExplain(t *testing.T) {
 	s := open(t)
 	others := house.Tuning()
@@ -221,7 +222,6 @@ func TestExplain(t *testing.T) {
 	r.ID = vault.ID{}
 	r.Scope.Sites, r.MaxRecords, r.TTL = []string{"east"}, house.Tuning().MaxRecords+1, house.Tuning().MaxTTL+time.Second
 	s.Trace()
-	events := len(s.Events())
 	explain := func(c vault.Caller, r grants.Request) (out []vault.Reason) {
 		t.Helper()
 		against, err := s.Grants.Explain(t.Context(), c, r)
@@ -246,12 +246,42 @@ func TestExplain(t *testing.T) {
 	} {
 		r := r
 		c.change(&r)
+		events := len(s.Events())
 		if got := explain(s.Caller("contractor/"+c.who+"/tuning"), r); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+		e := s.Last()
+		if n := len(s.Events()) - events; n != 1 || e.Type != vault.EventGrantExplained || !slices.Equal(e.Reasons, c.want) || e.Reason != "" || e.Grant != "" ||
+			e.Contractor != c.who || e.Actor != s.Caller("contractor/"+c.who+"/tuning").ID || !strings.Contains(e.Terms, "purpose: "+r.Purpose+"\n") {
+			t.Errorf("%s: of %d new events the last is %+v", name, n, e)
+		}
 	}
-	if n := len(s.Events()); n != events || s.Ask("SELECT COUNT(*) FROM grants") != "0" || len(s.Trace()) != 0 {
-		t.Errorf("%d events came of it", n-events)
+	if n, calls := s.Ask("SELECT COUNT(*) FROM grants"), slices.Compact(s.Trace()); n != "0" || !slices.Equal(calls, []string{"Update"}) {
+		t.Errorf("%s grants came of it, and the calls %v", n, calls)
+	}
+	// Many reasons of one kind are told as one.
+	var many []vault.Record
+	for _, class := range []string{"minors", "diplomats"} {
+		shot := s.Shot(vault.Face, time.Hour)
+		shot.Class = class
+		record, _, err := s.Capture.Store(t.Context(), s.Caller("capture/north/lane-1"), shot)
+		s.NoError(err)
+		many = append(many, record)
+	}
+	r = house.Ask()
+	r.Scope = vault.Scope{List: s.list("acme", many...)}
+	if got := explain(s.acme, r); len(got) != 2 || !slices.Equal(s.Last().Reasons, []vault.Reason{vault.ReasonPurposeClass}) {
+		t.Errorf("%v; the log has %v", got, s.Last().Reasons)
+	}
+	// What is malformed is no question, and a question that is not logged gets no answer.
+	events := len(s.Events())
+	r.MaxRecords = 0
+	if _, err := s.Grants.Explain(t.Context(), s.acme, r); vault.KindOf(err) != vault.Invalid || len(s.Events()) != events {
+		t.Errorf("%v, and %d events", err, len(s.Events())-events)
+	}
+	s.SQL("DROP TABLE events")
+	if against, err := s.Grants.Explain(t.Context(), s.acme, house.Ask()); err == nil || against != nil {
+		t.Errorf("%v, %v", against, err)
 	}
 }
 

@@ -24,17 +24,29 @@ type bucketKey struct {
 }
 
 // verdicts remembers of closed buckets whether they have crossings enough: nothing changes them
-// any more. Its zero value is good.
+// any more but keys that are revoked, destroyed or restored. Its zero value is good.
 type verdicts struct {
 	most int // 0 for the default
 
 	mu           sync.Mutex
+	keys         int64 // the change of keys ([Tx].KeysChanged) that all of it is after
 	newer, older map[bucketKey]bool
 }
 
-func (v *verdicts) get(k bucketKey) (enough, known bool) {
+// of says whether what is remembered is of these keys. With newer ones all is forgotten.
+func (v *verdicts) of(keys int64) bool {
+	if keys > v.keys {
+		v.keys, v.newer, v.older = keys, nil, nil
+	}
+	return keys == v.keys
+}
+
+func (v *verdicts) get(keys int64, k bucketKey) (enough, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if !v.of(keys) {
+		return false, false
+	}
 	if enough, known = v.newer[k]; known {
 		return enough, known
 	}
@@ -44,10 +56,12 @@ func (v *verdicts) get(k bucketKey) (enough, known bool) {
 	return enough, known
 }
 
-func (v *verdicts) put(k bucketKey, enough bool) {
+func (v *verdicts) put(keys int64, k bucketKey, enough bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.keep(k, enough)
+	if v.of(keys) {
+		v.keep(k, enough)
+	}
 }
 
 func (v *verdicts) keep(k bucketKey, enough bool) {
@@ -69,26 +83,50 @@ type judge struct {
 	scope  vault.Scope // as it came out of the approval
 	digest vault.Digest
 	past   *verdicts
+	dated  bool
+	keys   int64              // once dated: the newest change of keys
+	judged map[bucketKey]bool // in this transaction
 	listed map[bucketKey]int64 // crossings of the grant's list; nil until they are counted
 }
 
 func (s *Service) judge(tx Tx, g vault.Grant, p vault.Purpose) *judge {
-	j := &judge{tx: tx, g: g, p: p, scope: g.Effective(p), past: &s.verdicts}
+	j := &judge{tx: tx, g: g, p: p, scope: g.Effective(p), past: &s.verdicts, judged: map[bucketKey]bool{}}
 	if !p.Linkage { // otherwise there are no buckets
 		j.digest = p.Digest()
 	}
 	return j
 }
 
+// date looks, once, of which keys verdicts must be. It comes before any other look at a bucket.
+func (j *judge) date() (err error) {
+	if j.dated || j.p.Linkage {
+		return nil
+	}
+	j.keys, err = j.tx.KeysChanged()
+	j.dated = err == nil
+	return err
+}
+
+// known gives what is known of a closed bucket.
+func (j *judge) known(k bucketKey) (enough, known bool) {
+	if enough, known = j.judged[k]; known {
+		return enough, known
+	}
+	return j.past.get(j.keys, k)
+}
+
 // sees says whether the record's bucket appears; hidden is why not.
 func (j *judge) sees(r vault.Record) (hidden, err error) {
-	b, ok := j.p.Bucket(j.scope, r)
+	b, ok := j.p.Bucket(r)
 	if !ok {
 		return nil, nil
 	}
 	// Before anything is counted: what is counted of an open bucket may change.
 	if hidden := j.open(b); hidden != nil {
 		return hidden, nil
+	}
+	if err := j.date(); err != nil {
+		return nil, err
 	}
 	enough, err := j.enough(j.key(b), b)
 	if err != nil || enough {
@@ -109,7 +147,7 @@ func (j *judge) key(b vault.Bucket) bucketKey {
 
 // enough says whether a closed bucket has crossings enough.
 func (j *judge) enough(k bucketKey, b vault.Bucket) (bool, error) {
-	if enough, known := j.past.get(k); known {
+	if enough, known := j.known(k); known {
 		return enough, nil
 	}
 	n, err := j.crossings(k, b)
@@ -117,12 +155,14 @@ func (j *judge) enough(k bucketKey, b vault.Bucket) (bool, error) {
 		return false, err
 	}
 	enough := j.p.Appears(b, n, j.tx.Now()) == nil
-	j.past.put(k, enough)
+	j.judged[k] = enough
+	j.past.put(j.keys, k, enough)
 	return enough, nil
 }
 
-// crossings counts those of a bucket in the whole store, whatever has become of their keys; for
-// a list those that stand in it alone, for nobody sees the others.
+// crossings counts those of a bucket in the whole store whose keys are active: what is left alone
+// of a bucket must not be seen alone. For a list they are those that stand in it, for nobody sees
+// the others.
 func (j *judge) crossings(k bucketKey, b vault.Bucket) (int64, error) {
 	if j.scope.List == (vault.ID{}) {
 		return j.tx.Crossings(b, j.p.Retention, j.p.MinBucket)
@@ -135,8 +175,8 @@ func (j *judge) crossings(k bucketKey, b vault.Bucket) (int64, error) {
 		j.listed = map[bucketKey]int64{}
 		met := map[bucketKey]map[vault.ID]bool{}
 		for _, r := range records {
-			b, ok := j.p.Bucket(j.scope, r)
-			if !ok || !j.p.Sees(r) {
+			b, ok := j.p.Bucket(r)
+			if !ok || !j.p.Sees(r) || r.Key != vault.KeyActive {
 				continue
 			}
 			k, crossing := j.key(b), r.CrossingID
@@ -160,6 +200,9 @@ func (j *judge) crossings(k bucketKey, b vault.Bucket) (int64, error) {
 // pages are looked at once more; some records may be given that do not appear. looked is how
 // many there were to look at.
 func (j *judge) each(anew func(), fn func(vault.Record)) (looked int, err error) {
+	if err := j.date(); err != nil {
+		return 0, err
+	}
 	known := map[bucketKey]bool{} // false also when it is open
 	for {
 		anew()
@@ -169,7 +212,7 @@ func (j *judge) each(anew func(), fn func(vault.Record)) (looked int, err error)
 			if looked++; !j.p.Sees(r) {
 				return
 			}
-			b, ok := j.p.Bucket(j.scope, r)
+			b, ok := j.p.Bucket(r)
 			if !ok {
 				fn(r)
 				return
@@ -179,7 +222,7 @@ func (j *judge) each(anew func(), fn func(vault.Record)) (looked int, err error)
 			if !decided && len(known)+len(due) < maxBuckets {
 				if j.open(b) != nil {
 					known[k], decided = false, true
-				} else if seen, decided = j.past.get(k); decided {
+				} else if seen, decided = j.known(k); decided {
 					known[k] = seen
 				} else {
 					due[k] = b

@@ -3,11 +3,14 @@ package release_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/portcullis/portcullis/vault"
+	"github.com/portcullis/portcullis/vault/breach"
 	"github.com/portcullis/portcullis/vault/grants"
+	"github.com/portcullis/portcullis/vault/vaulttest/house"
 )
 
 // TestNothingLeaves: each thing that can go wrong after the authorization. Nothing is sent,
@@ -74,6 +77,29 @@ func TestNothingLeaves(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUsesSpent: Vault refuses a strict grant's token that it has counted to the end as it refuses any
+// other. The caller is told that this may be it, and the next activation says so.
+func TestUsesSpent(t *testing.T) {
+	s := open(t, 1)
+	s.acme = s.Caller("contractor/beta/tuning") // acme may have both halves under the other purpose
+	p := house.Tuning()
+	p.Name, p.Strict = "counted", true
+	s.Decide(breach.Action{Purpose: &p})
+	s.grant, s.token = s.Active(s.acme, func(r *grants.Request) { r.Purpose, r.MaxRecords = p.Name, 1 })
+	_, err := s.fetch(s.records[0])
+	s.NoError(err)
+	_, err = s.fetch(s.records[0]) // again costs no quota, but a use
+	s.Refused(err, vault.Denied, vault.ReasonKeyRefused)
+	if e := new(vault.Error); !errors.As(err, &e) || !strings.Contains(e.Message, "uses") {
+		t.Errorf("the caller is told %q", e.Message)
+	}
+	if e := s.Last(); e.Type != vault.EventReleaseUnsent || e.Reason != vault.ReasonKeyRefused {
+		t.Errorf("the log ends in %+v", e)
+	}
+	_, _, err = s.Grants.Activate(t.Context(), s.acme, s.grant.Grant)
+	s.Refused(err, vault.State, vault.ReasonUsesSpent)
 }
 
 // deaf is a Vault that is told of fences and does nothing.

@@ -50,8 +50,12 @@ type Tx interface {
 	// EachInScope calls fn for each record of a scope whose key is active, in any order. Of the
 	// record there are the ID, site, modality, class, crossing and times alone.
 	EachInScope(s vault.Scope, fn func(vault.Record)) error
-	// Crossings counts the crossings of a bucket, of these retention classes, up to most.
+	// Crossings counts the crossings of a bucket whose keys are active, of these retention classes,
+	// up to most.
 	Crossings(b vault.Bucket, classes []string, most int) (int64, error)
+	// KeysChanged gives a number that is the same as long as the same keys are active, and grows
+	// with each change: -1 while one is under way.
+	KeysChanged() (int64, error)
 	// CountRelease counts a record against its grant's quotas, once however often it leaves, and
 	// against the rate of its purpose each time: QUOTA_EXCEEDED, BYTES_EXCEEDED or RATE_EXCEEDED
 	// if they do not allow it.
@@ -94,7 +98,7 @@ type Service struct {
 	// MaxLag is how far the log's tree may be behind the events for images to be released.
 	MaxLag time.Duration
 
-	proved   proofs
+	proved   vault.Proofs
 	listings listings
 	verdicts verdicts
 }
@@ -202,14 +206,14 @@ func (s *Service) prove(tx Tx, g vault.Grant, org vault.Contractor) (vault.Purpo
 	authority := s.Authority()
 	rows := g.Fingerprint()
 	state := vault.DigestOf(append(rows[:], org.Text()...))
-	if p, ok := s.proved.has(authority.Roots, state); ok {
+	if p, ok := s.proved.Known(authority, state); ok {
 		return p, nil
 	}
 	d, sigs, err := tx.ContractorDecision(org.Name)
 	if err != nil {
 		return vault.Purpose{}, err
 	}
-	if err := authority.Admitted(org, d, sigs); err != nil {
+	if err := s.proved.Admitted(authority, org, d, sigs); err != nil {
 		return vault.Purpose{}, err
 	}
 	p, err := tx.PurposeVersion(g.Purpose.Name, g.Purpose.Version)
@@ -217,10 +221,10 @@ func (s *Service) prove(tx Tx, g vault.Grant, org vault.Contractor) (vault.Purpo
 		return vault.Purpose{}, err
 	}
 	earlier := func(v int) (vault.Sanction, error) { return tx.PurposeVersion(p.Purpose.Name, v) }
-	if err := errors.Join(authority.Sanctioned(p, earlier), authority.Approved(g, p.Purpose)); err != nil {
+	if err := errors.Join(s.proved.Sanctioned(authority, p, earlier), authority.Approved(g, p.Purpose)); err != nil {
 		return vault.Purpose{}, err
 	}
-	s.proved.add(authority.Roots, state, p.Purpose)
+	s.proved.Keep(authority, state, p.Purpose)
 	return p.Purpose, nil
 }
 

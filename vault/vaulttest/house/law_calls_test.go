@@ -51,6 +51,9 @@ func (p *play) asked(rt *rapid.T) *permit {
 		want.scope.From, want.scope.Until = up(p.law.now, u), down(want.ends, u)
 		ok = ok && want.scope.From.Before(want.scope.Until)
 	}
+	if end := up(p.law.now, unit(newest.Precision)); ok && !newest.Live && !r.Scope.Live && want.scope.From.Before(end) && want.scope.Until.After(end) {
+		want.scope.Until = end // what was captured by now
+	}
 	ok = ok && p.law.standing(c.ID, org) && p.law.grantable(want, p.law.now) && p.law.apart(want)
 	g, err := p.h.Grants.Request(p.ctx(), c, r)
 	if p.agree(rt, "requested", ok, err); err != nil {

@@ -131,7 +131,7 @@ func (l *law) signers(p vault.Purpose) int {
 		!subset(p.Modalities, old.Modalities), !subset(p.Sites, old.Sites), !subset(p.Contractors, old.Contractors), !subset(p.Retention, old.Retention),
 		p.Linkage && !old.Linkage, p.Live && !old.Live, old.Strict && !p.Strict,
 		p.MaxTTL > old.MaxTTL, p.MaxRecords > old.MaxRecords, p.MaxBytes > old.MaxBytes, p.MaxRate > old.MaxRate, p.MaxRecordAge > old.MaxRecordAge,
-		precise[p.Precision] > precise[old.Precision], p.MinBucket < old.MinBucket, p.Approvals < old.Approvals,
+		precise[p.Precision] > precise[old.Precision], (!old.Linkage || !old.Live) && unit(p.Precision) != unit(old.Precision), p.MinBucket < old.MinBucket, p.Approvals < old.Approvals,
 		len(old.Approvers) > 0 && (len(p.Approvers) == 0 || !subset(p.Approvers, old.Approvers)):
 		return 2
 	}
@@ -165,13 +165,12 @@ func (l *law) grantable(g *permit, at time.Time) bool {
 		return false
 	}
 	u := unit(p.Precision)
-	today := up(at, 24*time.Hour)
 	return slices.Contains(p.Contractors, g.org) && subset(g.scope.Modalities, p.Modalities) && subset(g.scope.Sites, p.Sites) &&
 		(len(g.scope.Modalities) < 2 || p.Linkage) &&
 		g.ends.Sub(at) <= p.MaxTTL && g.records <= p.MaxRecords && g.bytes <= p.MaxBytes &&
 		!g.scope.From.Before(up(at.Add(-p.MaxRecordAge), u)) &&
 		down(g.scope.From, u).Equal(g.scope.From) && down(g.scope.Until, u).Equal(g.scope.Until) &&
-		(p.Live || (!g.scope.Live && !g.scope.Until.After(today)))
+		(p.Live || (!g.scope.Live && !g.scope.Until.After(up(at, u))))
 }
 
 // parts gives the halves of days that the permit covers.
@@ -251,9 +250,6 @@ func (l *law) wave(g *permit, r *shot) (from, until, opens time.Time, late int64
 	u := unit(g.purpose.Precision)
 	from = down(r.CapturedAt, u)
 	until = from.Add(u)
-	if g.purpose.Precision == vault.PrecisionNone {
-		from, until = g.scope.From, g.scope.Until
-	}
 	closed := until.Add(5 * time.Minute)
 	if !r.StoredAt.Before(closed) {
 		late = 1 + int64(r.StoredAt.Sub(closed)/u)
@@ -272,7 +268,7 @@ func (l *law) appears(g *permit, r *shot) bool {
 	}
 	crossings := map[vault.ID]bool{}
 	for _, o := range l.records {
-		if o.Site != r.Site || o.Modality != r.Modality || !slices.Contains(g.purpose.Retention, o.Class) || o.CapturedAt.Before(from) || !o.CapturedAt.Before(until) {
+		if o.revoked || o.Site != r.Site || o.Modality != r.Modality || !slices.Contains(g.purpose.Retention, o.Class) || o.CapturedAt.Before(from) || !o.CapturedAt.Before(until) {
 			continue
 		}
 		if _, _, _, when := l.wave(g, o); when != late {
@@ -316,7 +312,10 @@ func (l *law) release(g *permit, who string, t vault.Token, r *shot) bool {
 		}
 		return false
 	}
-	g.left[r.ID], g.excess, g.minute, g.count = true, 0, minute, count+1
+	if fresh || minute != g.minute {
+		g.excess = 0
+	}
+	g.left[r.ID], g.minute, g.count = true, minute, count+1
 	g.sent += size
 	c := cell{l.orgs[g.org].group, r.Site, r.CapturedAt.UTC().Format(time.DateOnly), r.Modality}
 	if l.opened[c] == nil {
