@@ -14,6 +14,13 @@ type Contractor struct {
 	Epoch     int // 1 and up; a suspension ends an epoch, and grants of an ended epoch never revive
 }
 
+// Admission is a contractor, and the decision that admitted it in its epoch.
+type Admission struct {
+	Contractor Contractor
+	Decision   Decision
+	Signatures []Signature
+}
+
 // Normal gives c with its conflict group, its own when it names none.
 func (c Contractor) Normal() Contractor {
 	if c.Group == "" {

@@ -8,8 +8,9 @@ import (
 	"sync"
 )
 
-// maxProofs bounds the memory of proofs: at most a purpose each, of a few KB.
-const maxProofs = 10_000
+// maxProofs bounds the memory of proofs: at most a purpose each, of up to 15 KB of names and texts,
+// and so 30 MB in all.
+const maxProofs = 2_000
 
 // Proofs remembers what was proved, as long as the authority's roots stay the same, so that nothing
 // is verified twice: what admins signed once they have signed. A proof is known by a digest

@@ -41,17 +41,20 @@ type Purpose struct {
 
 	Modalities []Modality
 	// Linkage lets a grantee know which face and plate are of one crossing.
-	Linkage      bool
-	Sites        []string
-	Contractors  []string
-	MaxTTL       time.Duration // longest life of a grant
-	MaxRecords   int64         // distinct records of a grant
-	MaxBytes     int64         // of those records' images in the clear
-	MaxRate      int64         // records that may leave in one minute, counted again or not
+	Linkage     bool
+	Sites       []string
+	Contractors []string
+	MaxTTL      time.Duration // longest life of a grant
+	MaxRecords  int64         // distinct records of a grant
+	MaxBytes    int64         // of those records' images in the clear
+	// MaxRate is how many records may leave in one minute, counted again or not. A minute begins with
+	// the first record after the last one ended, so that within a moment up to twice as many leave
+	// where two minutes meet.
+	MaxRate      int64
 	MaxRecordAge time.Duration // between a record's capture and the request, cut down to the precision's step
 	Precision    Precision     // how exactly times of capture are told
-	// MinBucket is how many crossings must share a site and time bucket for the records of it to
-	// appear; 0 with linkage.
+	// MinBucket is how many crossings whose keys are active must share a site and time bucket for the
+	// records of it to appear; 0 with linkage.
 	MinBucket int
 	Approvals int      // how many admins must approve each grant
 	Approvers []string // names of the admins who may; any when empty

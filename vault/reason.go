@@ -118,7 +118,7 @@ const (
 	ReasonQuotaExceeded Reason = "QUOTA_EXCEEDED"
 	// ReasonBytesExceeded: the grant's quota of bytes does not allow this image.
 	ReasonBytesExceeded Reason = "BYTES_EXCEEDED"
-	// ReasonRateExceeded: more records than the purpose's max_rate in this minute. Wait as long as the error says.
+	// ReasonRateExceeded: more records than the purpose's max_rate in this minute, which began with a record. Wait as long as the error says.
 	ReasonRateExceeded Reason = "RATE_EXCEEDED"
 	// ReasonUsesSpent: the purpose is strict, and Vault has counted as many uses as the grant has records.
 	ReasonUsesSpent Reason = "USES_SPENT"

@@ -31,7 +31,8 @@ divided by ---. A key that is not here is refused. These must be given:
   max_ttl: 4h                     # longest life of a grant: 1m to 7d
   max_records: 500                # different records that a grant may open
   max_bytes: 2GiB                 # of their images: 2GiB, 500MiB, 10GB or bytes
-  max_rate: 60                    # images in each minute, also those opened before
+  max_rate: 60                    # images in each minute, also those opened before; a minute begins
+                                  # with an image, and where two meet twice as many may leave at once
   max_record_age: 30d             # older records are out of reach, counted from the request
 
 These may be left out; what then holds allows the least:

@@ -32,6 +32,9 @@ const (
 	// sweepEvery is how often Vault is given what it is still owed: fences of ended grants
 	// go at the latest this long after they ended, while their tokens end at once.
 	sweepEvery = 15 * time.Second
+	// maxEnded is how many grants that ended by themselves wait for Vault to follow at once. The
+	// sweep finds those beyond.
+	maxEnded = 100
 	// drainFor is how long calls under way may take once the daemon is to stop.
 	drainFor = 10 * time.Second
 )
@@ -49,6 +52,7 @@ type daemon struct {
 	breach *breach.Service // nil without the admin role
 	stock  *reconciling    // nil without the admin role
 	tree   *leading        // nil without the admin role
+	ended  chan vault.ID   // grants that ended by themselves, for Vault to follow
 
 	maxLag time.Duration // of the log's tree
 
@@ -105,7 +109,7 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 		}
 		log.Log(context.Background(), level, "connection not admitted", "address", addr, "error", err)
 	}})
-	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1), foreign: make(chan error, 1)}
+	d := &daemon{log: log, lis: lis, store: st, hc: hc, maxLag: cfg.Audit.MaxLag, served: make(chan error, 1), foreign: make(chan error, 1), ended: make(chan vault.ID, maxEnded)}
 	api := server.Config{
 		Facts: st, Tree: tlog.Reader{Ledger: treeLedger{st}}, Credentials: creds, Caller: identity.CallerFrom, Log: log, Clock: cfg.seams.facts(),
 		Version: version(), Parts: d.partsNow, Checked: d.checked, MaxImage: cfg.Images.MaxBytes, ReceiveTime: cfg.receiveTime,
@@ -152,6 +156,9 @@ func start(ctx context.Context, cfg config, log *slog.Logger) (*daemon, error) {
 	}
 	d.running.Go(func() { d.watchHealth(background) })
 	d.running.Go(func() { d.sweep(background, cfg.sweepEvery) })
+	if d.grants != nil {
+		d.running.Go(func() { d.disarm(background) })
+	}
 	if d.stock != nil {
 		d.running.Go(func() { d.stock.Run(background, cfg.sweepEvery) })
 	}
@@ -176,9 +183,11 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 	if d.node, err = gate.Join(ctx, g, d.store, time.Now, d.log); err != nil {
 		return err
 	}
+	barrier := gate.NewNodes(d.store, d.node, time.Now)
 	if has(roleRelease) {
 		api.Release = &release.Service{
-			Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Authority: authority, MaxLag: cfg.Audit.MaxLag,
+			Ledger: releaseLedger{d.store}, Keys: d.hc.Release(), Blobs: blobs, Gate: g, Barrier: barrier, Authority: authority,
+			Ended: d.follow, MaxLag: cfg.Audit.MaxLag,
 		}
 	}
 	if has(roleCapture) {
@@ -187,7 +196,6 @@ func (d *daemon) offer(ctx context.Context, cfg config, api *server.Config, file
 			Limits: cfg.limits(), Window: capture.DefaultWindow,
 		}
 	}
-	barrier := gate.NewNodes(d.store, d.node, time.Now)
 	if has(roleGrants) || has(roleAdmin) {
 		d.grants = &grants.Service{
 			Ledger: grantsLedger{d.store}, Gate: barrier, Authority: authority, Log: d.log, ConflictMemory: cfg.Policy.ConflictMemory,
@@ -285,6 +293,29 @@ func (d *daemon) sweep(ctx context.Context, every time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// follow has Vault follow a grant that ended by itself as soon as this process can. Elsewhere, and
+// when too many wait already, the sweep does.
+func (d *daemon) follow(grant vault.ID) {
+	select {
+	case d.ended <- grant:
+	default:
+	}
+}
+
+// disarm has Vault follow what ended by itself, until ctx ends.
+func (d *daemon) disarm(ctx context.Context) {
+	for {
+		select {
+		case grant := <-d.ended:
+			if err := d.grants.Disarm(ctx, grant); err != nil && ctx.Err() == nil {
+				d.log.Warn("vault has still to follow the end of a grant", "grant", grant, "error", err)
+			}
+		case <-ctx.Done():
+			return
 		}
 	}
 }

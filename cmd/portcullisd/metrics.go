@@ -84,7 +84,7 @@ func (m *measuring) instrument(api *server.Config) {
 		c.Keys, c.Ledger = t.CaptureKeys(c.Keys), t.CaptureLedger(c.Ledger)
 	}
 	if r := api.Release; r != nil {
-		r.Keys, r.Gate = t.ReleaseKeys(r.Keys), t.ReleaseGate(r.Gate)
+		r.Keys, r.Gate, r.Barrier = t.ReleaseKeys(r.Keys), t.ReleaseGate(r.Gate), t.Barriers(r.Barrier)
 	}
 	if g := api.Grants; g != nil {
 		g.Gate = t.Barriers(g.Gate)

@@ -372,5 +372,33 @@ func (s *scene) ciphertext() map[vault.ID][]byte {
 	return s.blobs
 }
 
+// recordsOnce reads what the database tells of the images, before it is forged.
+func (s *scene) recordsOnce() []vault.Record {
+	t := s.t
+	t.Helper()
+	if s.records != nil {
+		return s.records
+	}
+	db := openSQL(t, s.cfg.Store.Path)
+	defer db.Close()
+	rows, err := db.QueryContext(t.Context(), `SELECT id, site, lane, modality, class, captured_at, crossing_id, content_type, orientation, wrapped_key FROM records`)
+	noError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var r vault.Record
+		var id, crossing string
+		var at int64
+		noError(t, rows.Scan(&id, &r.Site, &r.Lane, &r.Modality, &r.Class, &at, &crossing, &r.ContentType, &r.Orientation, &r.WrappedKey))
+		r.ID, err = vault.ParseID("id", id)
+		noError(t, err)
+		r.CrossingID, err = vault.ParseID("crossing_id", crossing)
+		noError(t, err)
+		r.CapturedAt = time.UnixMicro(at).UTC()
+		s.records = append(s.records, r)
+	}
+	noError(t, rows.Err())
+	return s.records
+}
+
 // same says whether an image is that of the record.
 func (s *scene) same(record vault.ID, image []byte) bool { return bytes.Equal(s.truth[record], image) }

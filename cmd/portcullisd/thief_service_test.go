@@ -195,6 +195,8 @@ func (th *burglar) values(mine *held) map[string]string {
 const (
 	activate1 = "UPDATE grants SET state = 'active', fence = 'written', token_digest = {CHOSEN} WHERE id = '{MINE}'"
 	approve1  = "UPDATE grants SET state = 'approved', fence = 'due' WHERE id = '{MINE}'"
+	unused1   = "UPDATE grants SET released = 0, released_bytes = 0, minute_count = 0, excess = 0 WHERE id = '{MINE}'"
+	unused2   = "DELETE FROM released WHERE grant_id = '{MINE}'"
 	copied1   = "INSERT OR REPLACE INTO signatures SELECT '{MINE}', signer, signed_at, signature, chain FROM signatures WHERE decision_id = '{PREFIX}'"
 )
 
@@ -229,19 +231,20 @@ var forgedGrants = []forgery{
 
 // widened give a grantee more than its live grant allows.
 var widened = []forgery{
-	{"the quota not used yet", []string{
-		"UPDATE grants SET released = 0, released_bytes = 0, minute_count = 0, excess = 0 WHERE id = '{MINE}'", "DELETE FROM released WHERE grant_id = '{MINE}'"}, true, nil},
+	{"the quota not used yet", []string{unused1, unused2}, true, nil},
 	{"a larger quota", []string{"UPDATE grants SET max_records = 5000, max_bytes = max_bytes * 2 WHERE id = '{MINE}'"}, false, nil},
-	{"all sites", []string{"UPDATE grants SET sites = 'north-gate,south-gate' WHERE id = '{MINE}'"}, false, nil},
-	{"both modalities, and the fence to be written", []string{"UPDATE grants SET modalities = 'face,plate', fence = 'due' WHERE id = '{MINE}'"}, true, nil},
-	{"all days, and the fence to be written", []string{"UPDATE grants SET captured_from = {FIRST}, captured_until = {LAST}, fence = 'due' WHERE id = '{MINE}'"}, true, nil},
+	{"all sites", []string{unused1, unused2, "UPDATE grants SET sites = 'north-gate,south-gate' WHERE id = '{MINE}'"}, false, nil},
+	{"both modalities", []string{unused1, unused2, "UPDATE grants SET modalities = 'face,plate' WHERE id = '{MINE}'"}, false, nil},
+	{"all days", []string{unused1, unused2, "UPDATE grants SET captured_from = {FIRST}, captured_until = {LAST} WHERE id = '{MINE}'"}, false, nil},
+	{"everything, and the fence to be written", []string{unused1, unused2, `UPDATE grants SET sites = 'north-gate,south-gate', modalities = 'face,plate', captured_from = {FIRST},
+		captured_until = {LAST}, fence = 'due' WHERE id = '{MINE}'`}, true, nil},
 	{"a longer life", []string{"UPDATE grants SET ends = ends + 3600000000 WHERE id = '{MINE}'"}, false, nil},
 	{"a list of everything", []string{
-		"UPDATE grants SET list = (SELECT id FROM record_lists), records = '{ALL}' WHERE id = '{MINE}'", "UPDATE record_lists SET records = '{ALL}'"}, false, nil},
+		unused1, unused2, "UPDATE grants SET list = (SELECT id FROM record_lists), records = '{ALL}' WHERE id = '{MINE}'", "UPDATE record_lists SET records = '{ALL}'"}, false, nil},
 	{"records of the morning moved into the window", []string{
-		"UPDATE records SET captured_at = captured_at + 43200000000 WHERE captured_at >= {DAY} AND captured_at < {NOON} AND site = 'north-gate' AND modality = 'plate'"}, false, nil},
+		unused1, unused2, "UPDATE records SET captured_at = captured_at + 43200000000 WHERE captured_at >= {DAY} AND captured_at < {NOON} AND site = 'north-gate' AND modality = 'plate'"}, false, nil},
 	{"other records moved into the scope", []string{
-		"UPDATE records SET site = 'north-gate', modality = 'plate', captured_at = {NOON} WHERE (site = 'south-gate' OR modality = 'face') AND captured_at % 86400000000 > 72000000000"}, false, nil},
+		unused1, unused2, "UPDATE records SET site = 'north-gate', modality = 'plate', captured_at = {NOON} WHERE (site = 'south-gate' OR modality = 'face') AND captured_at % 86400000000 > 72000000000"}, false, nil},
 	{"other records' keys under the names of those in scope", []string{
 		`UPDATE records SET wrapped_key = (SELECT o.wrapped_key FROM records o WHERE o.site = 'south-gate' LIMIT 1) WHERE site = 'north-gate'`}, false, nil},
 	{"nothing opened yet, by any contractor", []string{"DELETE FROM opened"}, false, nil},

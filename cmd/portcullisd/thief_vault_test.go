@@ -54,8 +54,8 @@ type deed struct {
 	handles vault.HandleKey
 }
 
-// burgle makes a thief at an address of the loopback network.
-func (s *scene) burgle(from net.IP) *burglar {
+// calls makes a client of Vault at an address of the loopback network.
+func (s *scene) calls(from net.IP) *http.Client {
 	s.t.Helper()
 	pem, err := os.ReadFile(s.vault.CACert())
 	noError(s.t, err)
@@ -64,8 +64,14 @@ func (s *scene) burgle(from net.IP) *burglar {
 	dial := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
 	transport := &http.Transport{DialContext: dial.DialContext, TLSClientConfig: &tls.Config{RootCAs: pool}, MaxConnsPerHost: 16, MaxIdleConnsPerHost: 16}
 	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+}
+
+// burgle makes a thief at an address.
+func (s *scene) burgle(from net.IP) *burglar {
+	s.t.Helper()
 	th := &burglar{
-		scene: s, http: &http.Client{Transport: transport, Timeout: 20 * time.Second},
+		scene: s, http: s.calls(from),
 		records: s.recordsOnce(), sealed: s.ciphertext(), chosen: vault.TokenOf("hvs.CAESIchosenbythethief0123456789"),
 		fence: "portcullis-grant-" + vault.NewID().String(), minted: map[string]bool{}, bare: map[string]bool{}, reopened: map[*held]bool{}, opened: map[vault.ID]bool{},
 	}
@@ -74,34 +80,6 @@ func (s *scene) burgle(from net.IP) *burglar {
 		s.t.Fatalf("the thief has %d records and %d ciphertexts of %d", len(th.records), len(th.sealed), len(s.truth))
 	}
 	return th
-}
-
-// recordsOnce reads what the database tells of the images, before it is forged.
-func (s *scene) recordsOnce() []vault.Record {
-	t := s.t
-	t.Helper()
-	if s.records != nil {
-		return s.records
-	}
-	db := openSQL(t, s.cfg.Store.Path)
-	defer db.Close()
-	rows, err := db.QueryContext(t.Context(), `SELECT id, site, lane, modality, class, captured_at, crossing_id, content_type, orientation, wrapped_key FROM records`)
-	noError(t, err)
-	defer rows.Close()
-	for rows.Next() {
-		var r vault.Record
-		var id, crossing string
-		var at int64
-		noError(t, rows.Scan(&id, &r.Site, &r.Lane, &r.Modality, &r.Class, &at, &crossing, &r.ContentType, &r.Orientation, &r.WrappedKey))
-		r.ID, err = vault.ParseID("id", id)
-		noError(t, err)
-		r.CrossingID, err = vault.ParseID("crossing_id", crossing)
-		noError(t, err)
-		r.CapturedAt = time.UnixMicro(at).UTC()
-		s.records = append(s.records, r)
-	}
-	noError(t, rows.Err())
-	return s.records
 }
 
 // read takes from the database what it tells of grants.

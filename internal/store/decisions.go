@@ -11,20 +11,25 @@ import (
 func (t *Tx) signatures(decision vault.ID) (out []vault.Signature, err error) {
 	err = t.each("SELECT signer, signed_at, signature, chain FROM signatures WHERE decision_id = $1 ORDER BY signed_at, signer",
 		[]any{decision.String()}, func(scan func(...any) error) error {
-			var s vault.Signature
-			var at int64
-			var chain string
-			if err := scan(&s.Signer, &at, &s.Bytes, &chain); err != nil {
-				return err
-			}
-			s.SignedAt = moment(at)
-			if err := json.Unmarshal([]byte(chain), &s.Chain); err != nil {
-				return vault.E(vault.DataLoss, vault.ReasonDataLoss, "a signature's row is damaged").Because(err)
-			}
+			s, err := scanSignature(scan)
 			out = append(out, s)
-			return nil
+			return err
 		})
 	return out, err
+}
+
+// scanSignature reads signer, signed_at, signature and chain.
+func scanSignature(scan func(...any) error) (s vault.Signature, err error) {
+	var at int64
+	var chain string
+	if err := scan(&s.Signer, &at, &s.Bytes, &chain); err != nil {
+		return s, err
+	}
+	s.SignedAt = moment(at)
+	if err := json.Unmarshal([]byte(chain), &s.Chain); err != nil {
+		return s, vault.E(vault.DataLoss, vault.ReasonDataLoss, "a signature's row is damaged").Because(err)
+	}
+	return s, nil
 }
 
 // AddSignature adds a signature to a decision.

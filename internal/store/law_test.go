@@ -90,7 +90,7 @@ func TestCovered(t *testing.T) {
 }
 
 // TestCrossings counts those of a bucket: by their IDs, of its classes, captured and stored
-// within it, whatever has become of the keys.
+// within it, whose keys are active.
 func TestCrossings(t *testing.T) {
 	s := open(t)
 	hour := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -100,12 +100,16 @@ func TestCrossings(t *testing.T) {
 		for _, change := range []func(*vault.Record){
 			func(r *vault.Record) { r.CrossingID = crossing },
 			func(r *vault.Record) { r.CrossingID = crossing },
-			func(r *vault.Record) { r.Key = vault.KeyDestroyed },
+			func(r *vault.Record) { r.CrossingID, r.Key = crossing, vault.KeyRevoked },
 			func(r *vault.Record) { r.CrossingID = vault.ID{} },
 			func(r *vault.Record) { r.CrossingID = vault.ID{} },
 			func(r *vault.Record) { r.StoredAt = b.Below.Add(-time.Microsecond) },
 			func(r *vault.Record) { r.CapturedAt = b.Until.Add(-time.Microsecond) },
 			// And none of these.
+			func(r *vault.Record) { r.Key = vault.KeyRevoking },
+			func(r *vault.Record) { r.Key = vault.KeyRevoked },
+			func(r *vault.Record) { r.Key = vault.KeyRestoring },
+			func(r *vault.Record) { r.Key = vault.KeyDestroyed },
 			func(r *vault.Record) { r.Site = "south" },
 			func(r *vault.Record) { r.Modality = vault.Plate },
 			func(r *vault.Record) { r.Class = "minors" },
@@ -125,8 +129,8 @@ func TestCrossings(t *testing.T) {
 	count := func(b vault.Bucket, most int) int64 {
 		return view(t, s, func(tx *Tx) (int64, error) { return tx.Crossings(b, classes, most) })
 	}
-	if n := count(b, 100); n != 6 {
-		t.Errorf("%d crossings, want 6", n)
+	if n := count(b, 100); n != 5 {
+		t.Errorf("%d crossings, want 5", n)
 	}
 	if n := count(b, 4); n != 4 {
 		t.Errorf("%d crossings of at most 4", n)
@@ -135,6 +139,85 @@ func TestCrossings(t *testing.T) {
 	late.After, late.Below = b.Below, b.Below.Add(time.Hour)
 	if n := count(late, 100); n != 1 {
 		t.Errorf("%d late ones, want 1", n)
+	}
+}
+
+// TestKeysChanged: each change of which keys are active counts, and none while it is under way.
+func TestKeysChanged(t *testing.T) {
+	s := open(t)
+	changed := func(want int64) {
+		t.Helper()
+		if at := view(t, s, (*Tx).KeysChanged); at != want {
+			t.Errorf("changed at %d, want %d", at, want)
+		}
+	}
+	var last int64
+	happens := func(types ...vault.EventType) {
+		t.Helper()
+		must(t, s, func(tx *Tx) error {
+			for _, kind := range types {
+				if err := tx.Append(vault.NewEvent(kind, vault.Caller{}, tx.Now())); err != nil {
+					return err
+				}
+				last++
+			}
+			return nil
+		})
+	}
+	changed(0)
+	happens(vault.EventRecordStored, vault.EventGrantRevoked, vault.EventVaultCaughtUp)
+	changed(0)
+	for _, kind := range []vault.EventType{vault.EventKeysRevoked, vault.EventKeysRestored, vault.EventKeysDestroying, vault.EventRestoreUndone, vault.EventKeysRevoked} {
+		happens(kind)
+		changed(last)
+		at := last
+		happens(vault.EventRecordStored, vault.EventKeyDestroyed)
+		changed(at)
+	}
+	r := someRecord()
+	must(t, s, func(tx *Tx) error { return tx.AddRecord(r) })
+	at := view(t, s, (*Tx).KeysChanged)
+	move := func(to, from vault.KeyState) {
+		t.Helper()
+		must(t, s, func(tx *Tx) error { _, err := tx.SetKeyState(r.ID, to, from); return err })
+	}
+	from := vault.KeyActive
+	for _, to := range []vault.KeyState{vault.KeyRevoking, vault.KeyRestoring, vault.KeyDestroying} {
+		move(to, from)
+		changed(-1)
+		from = to
+	}
+	move(vault.KeyActive, from)
+	changed(at)
+	// What an operation has changed is not durable yet, whether its own or that of one before it
+	// in the transaction; one that failed has changed nothing.
+	appends := func(tx *Tx) error {
+		return tx.Append(vault.NewEvent(vault.EventKeysRevoked, vault.Caller{}, tx.Now()))
+	}
+	reads := func(want int64) func(*Tx) error {
+		return func(tx *Tx) error {
+			if got, err := tx.KeysChanged(); err != nil || got != want {
+				t.Errorf("within a transaction: %d, %v; want %d", got, err, want)
+			}
+			return nil
+		}
+	}
+	failed := errors.New("failed")
+	together := func(fns ...func(*Tx) error) {
+		t.Helper()
+		var batch []*op
+		for _, fn := range fns {
+			batch = append(batch, &op{ctx: t.Context(), fn: fn})
+		}
+		if err := s.commitBatch(batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	together(func(tx *Tx) error { return errors.Join(appends(tx), reads(-1)(tx), failed) }, reads(at))
+	together(appends, reads(-1), func(*Tx) error { return failed }, reads(-1))
+	together(reads(view(t, s, (*Tx).KeysChanged)))
+	if now := view(t, s, (*Tx).KeysChanged); now <= at {
+		t.Errorf("changed at %d, before at %d", now, at)
 	}
 }
 
@@ -343,10 +426,15 @@ func TestHeld(t *testing.T) {
 			tx.PutContractor(vault.Contractor{Name: "holding", Group: "other", Epoch: 1}, vault.NewID()),
 			tx.PutContractor(vault.Contractor{Name: "gamma", Epoch: 1}, vault.NewID()))
 	})
-	for of, want := range map[string][]string{"acme": {"acme", "beta"}, "gamma": {"gamma"}, "holding": {"holding"}, "none": nil} {
-		if got := view(t, s, func(tx *Tx) ([]string, error) { return tx.Affiliates(of) }); !slices.Equal(got, want) {
-			t.Errorf("affiliates of %s: %q", of, got)
+	var groups []string
+	for _, a := range view(t, s, (*Tx).Admissions) {
+		groups = append(groups, a.Contractor.Name+" of "+a.Contractor.Group)
+		if a.Decision.ID != (vault.ID{}) || len(a.Signatures) > 0 {
+			t.Errorf("a decision that there is not: %+v", a)
 		}
+	}
+	if want := []string{"acme of holding", "beta of holding", "gamma of gamma", "holding of other"}; !slices.Equal(groups, want) {
+		t.Errorf("admitted are %q", groups)
 	}
 	var want []vault.ID
 	for i, state := range []vault.GrantState{

@@ -3,18 +3,39 @@ package store
 import (
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/portcullis/portcullis/vault"
 )
 
-// Affiliates gives the contractors of a contractor's conflict group, itself among them, by name.
-func (t *Tx) Affiliates(contractor string) (out []string, err error) {
-	err = t.each(`SELECT name FROM contractors WHERE conflict_group = (SELECT conflict_group FROM contractors WHERE name = $1) ORDER BY name`,
-		[]any{contractor}, func(scan func(...any) error) error {
-			var name string
-			err := scan(&name)
-			out = append(out, name)
+// Admissions gives all contractors, by name, each with the decision that admitted it in its epoch;
+// with an empty one if there is none.
+func (t *Tx) Admissions() (out []vault.Admission, err error) {
+	signed := map[string][]vault.Signature{}
+	if err := t.each(`SELECT decision_id, signer, signed_at, signature, chain FROM signatures
+		WHERE decision_id IN (SELECT decision_id FROM contractors) ORDER BY signed_at, signer`, nil, func(scan func(...any) error) error {
+		var decision string
+		s, err := scanSignature(func(rest ...any) error { return scan(append([]any{&decision}, rest...)...) })
+		signed[decision] = append(signed[decision], s)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	err = t.each(`SELECT c.name, c.title, c.suspended, c.epoch, c.conflict_group, COALESCE(d.id, ''), COALESCE(d.kind, ''), COALESCE(d.body, ''), COALESCE(d.expires, 0)
+		FROM contractors AS c LEFT JOIN decisions AS d ON d.id = c.decision_id ORDER BY c.name`, nil, func(scan func(...any) error) error {
+		var a vault.Admission
+		var decision string
+		var expires int64
+		c, d := &a.Contractor, &a.Decision
+		if err := scan(&c.Name, &c.Title, &c.Suspended, &c.Epoch, &c.Group, &decision, &d.Kind, &d.Body, &expires); err != nil {
 			return err
-		})
+		}
+		if id, err := uuid.Parse(decision); err == nil { // no other was signed
+			d.ID, d.Expires, a.Signatures = id, moment(expires), signed[decision]
+		}
+		out = append(out, a)
+		return nil
+	})
 	return out, err
 }
 

@@ -126,7 +126,8 @@ type Service struct {
 	Checked func(ctx context.Context) error
 
 	// work is held, for one record, by whoever changes its key at Vault.
-	work keyLocks
+	work   keyLocks
+	proved vault.Proofs
 }
 
 // maxNote is the longest note of an admin, in bytes.

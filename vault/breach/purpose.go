@@ -17,7 +17,9 @@ type EndedGrants struct {
 
 // draftPurpose gives the decision that puts p in the place of the version in force.
 func (s *Service) draftPurpose(tx Tx, p vault.Purpose) (d vault.Proposal, err error) {
-	if err := p.Check(); err != nil {
+	// What a later version of this program would not take any more can be withdrawn as it stands: a
+	// withdrawal takes all but one field from the version in force.
+	if err := p.Check(); err != nil && !p.Withdrawn {
 		return d, err
 	}
 	known, err := tx.Purpose(p.Name)

@@ -157,6 +157,23 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
+// TestWithdrawWhatIsNotWellFormed: what the program took once and would not take any more can be
+// withdrawn as it stands.
+func TestWithdrawWhatIsNotWellFormed(t *testing.T) {
+	s := open(t, 0)
+	s.SQL(`UPDATE purposes SET body = replace(body, '"LegalBasis":"Order 12"', '"LegalBasis":""')`)
+	_, err := s.Breach.Propose(t.Context(), s.Alice().Caller, changed(func(p *vault.Purpose) { p.LegalBasis = "" }))
+	if vault.KindOf(err) != vault.Invalid {
+		t.Errorf("it may be applied: %v", err)
+	}
+	s.Decide(breach.Action{Withdraw: "tuning"})
+	if n := len(s.Events(vault.EventPurposeWithdrawn)); n != 1 {
+		t.Errorf("%d events tell of it", n)
+	}
+	_, err = s.Grants.Request(t.Context(), s.Caller("contractor/acme/tuning"), house.Ask())
+	s.Refused(err, vault.Denied, vault.ReasonPurposeWithdrawn)
+}
+
 // TestWithdrawWhileVaultIsDown: it holds here at once, and Vault follows.
 func TestWithdrawWhileVaultIsDown(t *testing.T) {
 	s := open(t, 1)

@@ -182,7 +182,7 @@ func (r *Reconciler) another(tx StockTx, name string, told purposeTold) (vault.S
 	if told.withdrawn {
 		return known, true, nil
 	}
-	err = r.Service.Authority().Sanctioned(known, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(name, v) })
+	err = r.Service.proved.Sanctioned(r.Service.Authority(), known, func(v int) (vault.Sanction, error) { return tx.PurposeVersion(name, v) })
 	if vault.KindOf(err) == vault.Denied {
 		return known, false, nil
 	}

@@ -13,7 +13,7 @@ func activated(g vault.Grant) bool { return g.State == vault.GrantActive }
 // changes what is held: transactions that write run one after the other, so of two that conflict
 // one sees the other. p is the version that the terms name, proved.
 func (s *Service) apart(tx Tx, p vault.Purpose, g vault.Grant, holds func(vault.Grant) bool) error {
-	orgs, err := tx.Affiliates(g.Contractor)
+	orgs, err := s.affiliates(tx, g.Contractor)
 	if err != nil {
 		return err
 	}
@@ -45,6 +45,34 @@ func (s *Service) apart(tx Tx, p vault.Purpose, g vault.Grant, holds func(vault.
 		return err
 	}
 	return vault.ConflictRule(p.Claims(g.Contractor, g.Terms), append(held, opened...))
+}
+
+// affiliates gives the contractors of a contractor's conflict group, itself among them. A group
+// counts as admins signed it: a contractor whose admission is not proved is everybody's affiliate, so
+// that nobody who writes to the database leaves a group for a moment.
+func (s *Service) affiliates(tx Tx, contractor string) (out []string, err error) {
+	all, err := tx.Admissions()
+	if err != nil {
+		return nil, err
+	}
+	authority := s.Authority()
+	group := ""
+	groups := make([]string, len(all)) // as proved, or empty
+	for i, a := range all {
+		if s.proved.Admitted(authority, a.Contractor, a.Decision, a.Signatures) == nil {
+			groups[i] = a.Contractor.Normal().Group
+		}
+		if a.Contractor.Name == contractor {
+			group = groups[i]
+		}
+	}
+	out = []string{contractor}
+	for i, a := range all {
+		if a.Contractor.Name != contractor && (group == "" || groups[i] == "" || groups[i] == group) {
+			out = append(out, a.Contractor.Name)
+		}
+	}
+	return out, nil
 }
 
 // links says whether a version of a purpose has linkage. One that can not be proved has none, so

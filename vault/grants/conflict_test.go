@@ -145,6 +145,46 @@ func TestConflictBelievesNoRow(t *testing.T) {
 	s.Refused(s.asked(s.acme), vault.Denied, vault.ReasonConflictRule)
 }
 
+// TestConflictBelievesNoGroup: groups are what admins signed. Who writes another into a contractor's
+// row, for a moment or for good, or takes its admission away, makes it everybody's affiliate.
+func TestConflictBelievesNoGroup(t *testing.T) {
+	for _, tampered := range []string{
+		"UPDATE contractors SET conflict_group = 'never-signed' WHERE name = ?", "UPDATE contractors SET title = 'another' WHERE name = ?",
+		"UPDATE contractors SET decision_id = 'none' WHERE name = ?",
+		"DELETE FROM signatures WHERE decision_id = (SELECT decision_id FROM contractors WHERE name = ?)",
+		"UPDATE decisions SET body = body || ' ' WHERE id = (SELECT decision_id FROM contractors WHERE name = ?)",
+	} {
+		s := divided(t)
+		beta := s.Caller("contractor/beta/tuning")
+		s.Active(s.acme, faces)
+		s.NoError(s.asked(beta, plates)) // no affiliate
+		g := s.Approved(beta, plates)
+		if s.SQL(tampered, "acme") == 0 {
+			t.Fatalf("%s: no row", tampered)
+		}
+		s.Refused(s.asked(beta, plates), vault.Denied, vault.ReasonConflictRule)
+		_, _, err := s.Grants.Activate(t.Context(), beta, g.Grant)
+		s.Refused(err, vault.Denied, vault.ReasonConflictRule)
+	}
+	// Affiliates stay so.
+	s := divided(t)
+	s.affiliates()
+	s.Active(s.acme, faces)
+	for _, name := range []string{"acme", "beta"} {
+		s.SQL("UPDATE contractors SET conflict_group = name WHERE name = ?", name)
+		if s.asked(s.Caller("contractor/beta/tuning"), plates) == nil {
+			t.Errorf("with the group of %s changed, its affiliate may ask for the other half", name)
+		}
+		s.SQL("UPDATE contractors SET conflict_group = 'holding'")
+	}
+	// A suspended contractor's admission is as good as before.
+	s = divided(t)
+	s.Active(s.acme, faces)
+	_, err := s.Breach.Suspend(t.Context(), s.Alice().Caller, "acme", "")
+	s.NoError(err)
+	s.NoError(s.asked(s.Caller("contractor/beta/tuning"), plates))
+}
+
 func digestOf(p vault.Purpose) []byte {
 	p.Version = 1
 	d := p.Digest()

@@ -55,8 +55,8 @@ type Tx interface {
 	GrantByRequest(grantee string, request vault.ID) (vault.Grant, error)
 	AddGrant(g vault.Grant, request vault.ID) error
 	AddSignature(decision vault.ID, s vault.Signature) error
-	// Affiliates gives the contractors of a contractor's conflict group, itself among them.
-	Affiliates(contractor string) ([]string, error)
+	// Admissions gives all contractors, each with the decision that admitted it in its epoch.
+	Admissions() ([]vault.Admission, error)
 	// LiveGrants gives the approved and active grants of contractors, whose end has not passed,
 	// the newest first.
 	LiveGrants(contractors []string) ([]vault.Grant, error)
@@ -138,6 +138,7 @@ type Service struct {
 
 	fencing, ending fences
 	proved          vault.Proofs
+	questions       questions
 }
 
 // prove checks the approvers' signatures over the grant's terms, and the purpose behind them.

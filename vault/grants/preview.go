@@ -64,7 +64,7 @@ func (s *Service) preview(tx Tx, v View) (out vault.Preview, err error) {
 			return out, err
 		}
 	}
-	orgs, err := tx.Affiliates(g.Contractor)
+	orgs, err := s.affiliates(tx, g.Contractor)
 	if err != nil {
 		return out, err
 	}

@@ -157,28 +157,37 @@ func again(tx Tx, r Request, known vault.Grant) error {
 }
 
 // Explain gives all that speaks against a request, none when it would be taken now. Nothing is
-// asked for, but an event tells of the question and its answer: nobody looks for gaps in policy
-// unseen. Of other contractors the caller learns what it and its affiliates hold and have opened,
-// and no more. It needs no request ID.
+// asked for, but an event tells of the question and its answer, once a minute for a caller and the
+// same reasons: nobody looks for gaps in policy unseen, nor fills the log by looking. Of other
+// contractors the caller learns what it and its affiliates hold and have opened, and no more. It
+// needs no request ID.
 func (s *Service) Explain(ctx context.Context, c vault.Caller, r Request) (against []error, err error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	_, err = s.Ledger.Update(ctx, func(tx Tx) (err error) {
-		if _, against, err = s.draft(tx, c, r); err != nil {
-			return err
-		}
-		e := vault.NewEvent(vault.EventGrantExplained, c, tx.Now())
-		e.Contractor, e.Terms = c.Org, r.terms(c, tx.Now()).Text()
-		for _, err := range against {
-			if reason := vault.ReasonOf(err); !slices.Contains(e.Reasons, reason) {
-				e.Reasons = append(e.Reasons, reason)
-			}
-		}
-		return tx.Append(e)
-	})
-	if err != nil {
+	var now time.Time
+	if err := s.Ledger.View(ctx, func(tx Tx) (err error) {
+		now = tx.Now()
+		_, against, err = s.draft(tx, c, r)
+		return err
+	}); err != nil {
 		return nil, err
+	}
+	var found []vault.Reason
+	for _, err := range against {
+		if reason := vault.ReasonOf(err); !slices.Contains(found, reason) {
+			found = append(found, reason)
+		}
+	}
+	if k := asked(c, found); s.questions.due(k, now) {
+		if _, err := s.Ledger.Update(ctx, func(tx Tx) error {
+			e := vault.NewEvent(vault.EventGrantExplained, c, tx.Now())
+			e.Contractor, e.Terms, e.Reasons = c.Org, r.terms(c, now).Text(), found
+			return tx.Append(e)
+		}); err != nil {
+			s.questions.forget(k)
+			return nil, err
+		}
 	}
 	return against, nil
 }

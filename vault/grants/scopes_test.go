@@ -279,9 +279,45 @@ func TestExplain(t *testing.T) {
 	if _, err := s.Grants.Explain(t.Context(), s.acme, r); vault.KindOf(err) != vault.Invalid || len(s.Events()) != events {
 		t.Errorf("%v, and %d events", err, len(s.Events())-events)
 	}
+	s.Clock.Advance(time.Minute)
 	s.SQL("DROP TABLE events")
-	if against, err := s.Grants.Explain(t.Context(), s.acme, house.Ask()); err == nil || against != nil {
-		t.Errorf("%v, %v", against, err)
+	for range 2 {
+		if against, err := s.Grants.Explain(t.Context(), s.acme, house.Ask()); err == nil || against != nil {
+			t.Errorf("%v, %v", against, err)
+		}
+	}
+}
+
+// TestExplainIsNoFlood: the same answer to the same caller is written once a minute, and no other
+// question comes to the database's writer.
+func TestExplainIsNoFlood(t *testing.T) {
+	s := open(t)
+	away := house.Ask()
+	away.Scope.Sites = []string{"east"}
+	ask := func(c vault.Caller, times int, r grants.Request) (written, updates int) {
+		t.Helper()
+		before := len(s.Events())
+		s.Trace()
+		for n := range times {
+			r.MaxRecords = int64(n + 1) // other terms, the same reasons
+			_, err := s.Grants.Explain(t.Context(), c, r)
+			s.NoError(err)
+		}
+		return len(s.Events()) - before, len(s.Trace())
+	}
+	for _, step := range []struct {
+		who  string
+		r    grants.Request
+		wait time.Duration
+		want int
+	}{
+		{"contractor/acme/tuning", house.Ask(), 0, 1}, {"contractor/acme/tuning", away, 0, 1}, {"contractor/beta/tuning", away, 0, 1},
+		{"contractor/acme/tuning", away, time.Minute - time.Microsecond, 0}, {"contractor/acme/tuning", away, time.Microsecond, 1},
+	} {
+		s.Clock.Advance(step.wait)
+		if written, updates := ask(s.Caller(step.who), 20, step.r); written != step.want || updates != step.want {
+			t.Errorf("%s: of 20 questions %d were written, in %d updates; want %d", step.who, written, updates, step.want)
+		}
 	}
 }
 

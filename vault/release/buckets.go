@@ -84,8 +84,8 @@ type judge struct {
 	digest vault.Digest
 	past   *verdicts
 	dated  bool
-	keys   int64              // once dated: the newest change of keys
-	judged map[bucketKey]bool // in this transaction
+	keys   int64               // once dated: the newest change of keys
+	judged map[bucketKey]bool  // in this transaction
 	listed map[bucketKey]int64 // crossings of the grant's list; nil until they are counted
 }
 

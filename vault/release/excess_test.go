@@ -1,7 +1,9 @@
 package release_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/portcullis/portcullis/vault"
 	"github.com/portcullis/portcullis/vault/breach"
 	"github.com/portcullis/portcullis/vault/grants"
+	"github.com/portcullis/portcullis/vault/release"
 	"github.com/portcullis/portcullis/vault/vaulttest/house"
 )
 
@@ -89,6 +92,71 @@ func TestBytes(t *testing.T) {
 		t.Error(err)
 	}
 	s.refused(s.records[1], vault.Exhausted, vault.ReasonBytesExceeded)
+}
+
+// barred is a barrier that says what it was asked for, once it is done. Before, the caller leaves.
+type barred struct {
+	release.Barrier
+	leave func()
+	met   func(vault.Ending)
+	err   error
+}
+
+func (b barred) End(ctx context.Context, e vault.Ending) (vault.Barrier, error) {
+	b.leave()
+	out, err := b.Barrier.End(ctx, e)
+	b.met(e)
+	return out, errors.Join(err, ctx.Err(), b.err)
+}
+
+// TestBreakerBarrier: once it is answered that the grant has ended by itself, what was under way of it
+// is not sent any more, not even if the caller has left or if a barrier fails; Vault's follower hears
+// of it once.
+func TestBreakerBarrier(t *testing.T) {
+	for name, failed := range map[string]error{
+		"holds": nil, "fails": vault.E(vault.Unavailable, vault.ReasonInternal, "a node is away"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := rated(t, vault.MaxRate, 2, func(r *grants.Request) { r.MaxRecords = 1 })
+			ctx, leave := context.WithCancel(t.Context())
+			var met []vault.Ending
+			var told []vault.ID
+			s.Release.Barrier = barred{s.Release.Barrier, leave, func(e vault.Ending) { met = append(met, e) }, failed}
+			s.Release.Ended = func(id vault.ID) {
+				if len(met) != 1 {
+					t.Error("told before the barrier")
+				}
+				told = append(told, id)
+			}
+			s.Once("Unwrap", func() {
+				for range vault.MaxExcess {
+					s.refused(s.records[1], vault.Exhausted, vault.ReasonQuotaExceeded)
+				}
+				s.Before(nil)
+				err := s.Release.Fetch(ctx, s.acme, s.token, s.grant.Grant, s.handle(s.records[1]), func(vault.Image) error {
+					t.Error("it was sent")
+					return nil
+				})
+				if s.Refused(err, vault.State, vault.ReasonGrantSuspended); errors.Is(err, context.Canceled) {
+					t.Error("the barrier ended with the caller")
+				}
+			})
+			sent, err := s.fetch(s.records[0])
+			s.Refused(err, vault.State, vault.ReasonAccessEnded)
+			if len(sent) != 0 {
+				t.Error("sent after the answer")
+			}
+			ended := s.Events(vault.EventGrantSuspended)
+			if len(met) != 1 || len(ended) != 1 || met[0].Index != ended[0].Index || !slices.Equal(met[0].Grants, told) ||
+				len(told) != 1 || told[0] != s.grant.Grant || len(met[0].Grantees) != 0 {
+				t.Errorf("endings %+v, told %v, in the log %+v", met, told, ended)
+			}
+			s.refused(s.records[1], vault.State, vault.ReasonGrantSuspended)
+			if len(met) != 1 {
+				t.Errorf("%d barriers", len(met))
+			}
+		})
+	}
 }
 
 // TestLimitsRaced: 64 callers at once get exactly the quota of records, of bytes, or the rate.

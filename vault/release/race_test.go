@@ -49,6 +49,18 @@ func TestEndings(t *testing.T) {
 			}
 			return work.Barrier.Index, nil
 		}},
+		"breaker": {vault.EventGrantSuspended, func(s *scene) (int64, error) {
+			for {
+				_, err := s.fetch(s.records[len(s.records)-1]) // more than the grant has bytes
+				switch vault.ReasonOf(err) {
+				case vault.ReasonBytesExceeded:
+				case vault.ReasonGrantSuspended:
+					return s.Events(vault.EventGrantSuspended)[0].Index, nil
+				default:
+					return 0, fmt.Errorf("the breaker does not end the grant: %w", err)
+				}
+			}
+		}},
 		"destroy keys": {vault.EventKeysDestroying, func(s *scene) (int64, error) {
 			sel := house.All()
 			d := s.Propose(breach.Action{Destroy: &sel})
@@ -79,7 +91,9 @@ func TestEndings(t *testing.T) {
 }
 
 func raced(t *testing.T, seed uint64, event vault.EventType, end func(*scene) (int64, error)) (sent, keptBack int64) {
-	s := open(t, 6)
+	s := open(t, 7)
+	// The last one is never asked for but to be refused.
+	s.SQL("UPDATE records SET size = $1 WHERE id = $2", int64(1)<<50, s.records[6].ID.String())
 	var reset atomic.Bool
 	broken := errors.New("connection reset")
 	s.OnReset(func() { reset.Store(true) })
@@ -103,7 +117,7 @@ func raced(t *testing.T, seed uint64, event vault.EventType, end func(*scene) (i
 	for i := range 8 {
 		all.Go(func() {
 			for j := i; ctx.Err() == nil; j++ {
-				err := s.Release.Fetch(t.Context(), s.acme, s.token, s.grant.Grant, s.handle(s.records[j%len(s.records)]), func(vault.Image) error {
+				err := s.Release.Fetch(t.Context(), s.acme, s.token, s.grant.Grant, s.handle(s.records[j%6]), func(vault.Image) error {
 					under.Add(1)
 					defer under.Add(-1)
 					if answered.Load() {

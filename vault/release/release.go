@@ -33,6 +33,12 @@ type Gate interface {
 	Enter(rel vault.Release) (leave func(), err error)
 }
 
+// Barrier ends what is being sent.
+type Barrier interface {
+	// End returns when no send that the ending covers is under way any more.
+	End(ctx context.Context, e vault.Ending) (vault.Barrier, error)
+}
+
 // Tx is one transaction on the facts.
 type Tx interface {
 	Now() time.Time
@@ -66,6 +72,8 @@ type Tx interface {
 	// LogLag says how long the oldest event that is not in the log's tree has been waiting, and
 	// gives the newest signed checkpoint, nil when there is none.
 	LogLag() (lag time.Duration, checkpoint []byte, err error)
+	// Size is the index of the next event.
+	Size() (int64, error)
 	Append(e vault.Event) error
 }
 
@@ -94,7 +102,11 @@ type Service struct {
 	Keys      Keys
 	Blobs     Blobs
 	Gate      Gate
+	Barrier   Barrier
 	Authority func() vault.Authority
+	// Ended hears of each grant that ended by itself, once nothing of it is under way, so that
+	// Vault follows; nil if nobody here can make it. It must not block.
+	Ended func(grant vault.ID)
 	// MaxLag is how far the log's tree may be behind the events for images to be released.
 	MaxLag time.Duration
 
@@ -132,7 +144,9 @@ func (s *Service) Fetch(ctx context.Context, c vault.Caller, t vault.Token, gran
 // Vault counts, too.
 func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, grant vault.ID, h vault.Handle) (rel vault.Release, strict bool, err error) {
 	var refused error
+	var suspended int64 // index of the event with which the grant ended by itself, -1 if it did not
 	index, err := s.Ledger.Update(ctx, func(tx Tx) error {
+		suspended = -1
 		checkpoint, err := s.keepsUp(tx)
 		if err != nil {
 			return err
@@ -142,7 +156,7 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 			rel, err = s.admit(tx, c, g, p, h)
 		}
 		if vault.KindOf(err) == vault.Exhausted {
-			err = exceeded(tx, g, err)
+			suspended, err = exceeded(tx, g, err)
 		}
 		if refused = err; err != nil {
 			return refuse(tx, c, grant, err)
@@ -153,7 +167,20 @@ func (s *Service) authorize(ctx context.Context, c vault.Caller, t vault.Token, 
 		return tx.Append(e)
 	})
 	rel.Index = index
+	if err == nil && suspended >= 0 {
+		return rel, strict, errors.Join(refused, s.end(context.WithoutCancel(ctx), grant, suspended))
+	}
 	return rel, strict, errors.Join(err, refused)
+}
+
+// end ends what is under way of a grant that ended by itself. Its caller has nothing under way at
+// the gate: it is answered over its connection, unless that one is sending more of the grant.
+func (s *Service) end(ctx context.Context, grant vault.ID, index int64) error {
+	_, err := s.Barrier.End(ctx, vault.Ending{Index: index, Grants: []vault.ID{grant}})
+	if s.Ended != nil {
+		s.Ended(grant)
+	}
+	return err
 }
 
 // keepsUp refuses when the log's tree does not keep up with the events: what leaves then could
@@ -255,22 +282,25 @@ func (s *Service) admit(tx Tx, c vault.Caller, g vault.Grant, p vault.Purpose, h
 	return vault.Release{At: tx.Now(), Grant: g.Grant, Contractor: g.Contractor, Caller: c, Record: r, Refetch: refetch}, nil
 }
 
-// exceeded counts a refusal for quota or rate, and gives it. With one too many the grant ends: a
-// grantee that goes on regardless is out of control, whoever it is.
-func exceeded(tx Tx, g vault.Grant, why error) error {
+// exceeded counts a refusal for quota or rate, and gives it. With one too many the grant ends, by an
+// event of that index: a grantee that goes on regardless is out of control, whoever it is.
+func exceeded(tx Tx, g vault.Grant, why error) (index int64, refused error) {
 	ended, err := tx.CountExcess(g.Grant, vault.MaxExcess)
 	if err != nil {
-		return err
+		return -1, err
 	}
 	if !ended {
-		return why
+		return -1, why
+	}
+	if index, err = tx.Size(); err != nil {
+		return -1, err
 	}
 	e := vault.NewEvent(vault.EventGrantSuspended, vault.Caller{}, tx.Now())
 	e.Grant, e.Contractor, e.Reason = g.Grant.String(), g.Contractor, vault.ReasonOf(why)
 	if err := tx.Append(e); err != nil {
-		return err
+		return -1, err
 	}
-	return vault.E(vault.State, vault.ReasonGrantSuspended, "grant %s ended by itself: more than %d calls were refused for its quota or rate, one after the other", g.Grant, vault.MaxExcess)
+	return index, vault.E(vault.State, vault.ReasonGrantSuspended, "grant %s ended by itself: more than %d calls were refused for its quota or rate, one after the other", g.Grant, vault.MaxExcess)
 }
 
 // refuse records a refusal and lets the transaction commit it. Failures that are no verdict

@@ -440,13 +440,14 @@ type Purpose struct {
 	Linkage bool `protobuf:"varint,11,opt,name=linkage,proto3" json:"linkage,omitempty"`
 	// Most bytes of images in the clear that may leave under a grant: 1 to 2^43.
 	MaxBytes int64 `protobuf:"varint,12,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// Most records that may leave under a grant in one minute: 1 to 100,000.
+	// Most records that may leave under a grant in one minute: 1 to 100,000. A minute begins with the
+	// first record after the last one ended; where two meet, up to twice as many leave within a moment.
 	MaxRate int64 `protobuf:"varint,13,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
 	// Oldest records that a grant may cover when it is asked for: 1 hour to 36,600 days.
 	MaxRecordAge  *durationpb.Duration `protobuf:"bytes,14,opt,name=max_record_age,json=maxRecordAge,proto3" json:"max_record_age,omitempty"`
 	TimePrecision TimePrecision        `protobuf:"varint,15,opt,name=time_precision,json=timePrecision,proto3,enum=portcullis.v1.TimePrecision" json:"time_precision,omitempty"`
-	// How many crossings must share a site and time bucket for the records in it to appear: 2 to
-	// 10,000; 0 with linkage.
+	// How many crossings whose keys are active must share a site and time bucket for the records in
+	// it to appear: 2 to 10,000; 0 with linkage.
 	MinBucket int32 `protobuf:"varint,16,opt,name=min_bucket,json=minBucket,proto3" json:"min_bucket,omitempty"`
 	// Names of the admins who may approve; any when empty.
 	Approvers []string `protobuf:"bytes,17,rep,name=approvers,proto3" json:"approvers,omitempty"`

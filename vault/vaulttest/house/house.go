@@ -131,7 +131,7 @@ func (h *House) open() {
 		Ledger: ledger[grants.Tx]{h, st}, Fences: h.Vault, Tokens: h.Vault, Gate: h.Gate, Authority: h.Authority, Log: log,
 	}
 	h.Release = &release.Service{
-		Ledger: ledger[release.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Authority: h.Authority,
+		Ledger: ledger[release.Tx]{h, st}, Keys: h.Vault, Blobs: h.Blobs, Gate: h.Gate, Barrier: h.Gate, Authority: h.Authority,
 		MaxLag: math.MaxInt64, // nobody makes the tree grow
 	}
 	h.Breach = &breach.Service{
