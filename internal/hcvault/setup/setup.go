@@ -183,8 +183,24 @@ func (op *operator) transit(ctx context.Context, o Options) error {
 	return op.do(ctx, http.MethodPost, o.Mount+"/cache-config", map[string]int{"size": o.CacheKeys}, nil)
 }
 
+// logins tells a mount that an earlier run made from one that others made, and use.
+const logins = "logins of services"
+
 func (op *operator) approle(ctx context.Context, _ Options) error {
-	return op.ensure(ctx, "sys/auth", "approle", "approle", "logins of services")
+	if err := op.ensure(ctx, "sys/auth", "approle", "approle", logins); err != nil {
+		return err
+	}
+	var got struct {
+		Data struct {
+			Description string `json:"description"`
+		} `json:"data"`
+	}
+	if err := op.do(ctx, http.MethodGet, "sys/auth/approle/tune", nil, &got); err != nil || got.Data.Description != logins {
+		return err
+	}
+	// Otherwise whoever knows a role's ID, which is no secret, keeps the service from logging in with five wrong
+	// secrets. Secrets of 122 random bits want no such lock.
+	return op.do(ctx, http.MethodPost, "sys/auth/approle/tune", map[string]any{"user_lockout_config": map[string]bool{"lockout_disable": true}}, nil)
 }
 
 // tokenRole makes the role by which grant tokens are minted.

@@ -114,6 +114,20 @@ func TestRunReplacesWhatFails(t *testing.T) {
 	}
 }
 
+// Whoever knows a role's ID does not keep the service from logging in with wrong secrets.
+func TestWrongSecretsLockNobodyOut(t *testing.T) {
+	a, err := hcvault.LoadAppRole(opts.OutDir, "capture")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // Vault's default is five
+		if err := call(t, "", "POST", "auth/approle/login", map[string]string{"role_id": a.RoleID, "secret_id": "wrong"}, nil); err == nil {
+			t.Fatal("a wrong secret logs in")
+		}
+	}
+	login(t, "capture")
+}
+
 // What somebody loosened by hand is tight again.
 func TestRunTightens(t *testing.T) {
 	root(t, "PUT", "sys/policies/acl/"+hcvault.CaptureRole, map[string]string{"policy": `path "*" { capabilities = ["sudo", "read", "update"] }`}, nil)
