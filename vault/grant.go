@@ -272,7 +272,7 @@ type Preview struct {
 	Opened   []Opened  // by any of them
 	Earlier  Grant     // the grantee's latest one of this purpose; zero when there is none
 	Changes  []Change  // of the terms since then
-	Refusals []error   // why it could not be approved now
+	Refusals []error   // why it could not be approved now or, once it is, activated
 
 	Truncated bool // there is more held or opened than stands here
 }

@@ -122,7 +122,7 @@ func (p Purpose) Check() error {
 	case p.Approvals < 1 || p.Approvals > MaxApprovals:
 		return InvalidField("purpose.approvals", "must be from 1 to %d", MaxApprovals)
 	case len(p.Approvers) > 0 && len(sorted(p.Approvers)) < p.Approvals:
-		return InvalidField("purpose.approvers", "names %d admins; %d must approve", len(sorted(p.Approvers)), p.Approvals)
+		return InvalidField("purpose.approvers", "must name at least %d admins, as many as must approve; it names %d", p.Approvals, len(sorted(p.Approvers)))
 	case p.Linkage && p.MinBucket != 0:
 		return InvalidField("purpose.min_bucket", "must be 0 with linkage, which tells of each crossing by itself")
 	case !p.Linkage && (p.MinBucket < 2 || p.MinBucket > MaxBucket):

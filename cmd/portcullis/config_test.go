@@ -29,7 +29,7 @@ func TestConfigRefuses(t *testing.T) {
 		"name leaves folder":  {"  alice:", "  ../alice:", "a name is lower-case"},
 		"profile without key": {", key: certs/alice.key", "", "must have certificate and key"},
 		"two documents":       {"server:", "---\n---\nserver:", "must hold one YAML document"},
-		"not a mapping":       {goodConfig, "[1, 2]", "does not take"},
+		"not a mapping":       {goodConfig, "[1, 2]", "a mapping of keys is wanted"},
 		"empty":               {goodConfig, "", "is empty"},
 		"too large":           {goodConfig, strings.Repeat("#", maxYAML+1), "has more than"},
 	} {

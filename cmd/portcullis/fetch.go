@@ -49,7 +49,7 @@ quota of records or bytes; what it has fetched until then stays.`,
 				return &usageError{err: err}
 			}
 		}
-		token, err := s.tokens().load(id)
+		token, err := a.tokenOf(ctx, s, id)
 		if err != nil {
 			return err
 		}
@@ -69,7 +69,13 @@ quota of records or bytes; what it has fetched until then stays.`,
 				return err
 			}
 		}
-		return a.fetch(ctx, s, f)
+		if err := a.fetch(ctx, s, f); err != nil {
+			return err
+		}
+		if len(f.handles) == 0 {
+			a.sayNothing(ctx, s, name)
+		}
+		return nil
 	})
 	return c
 }

@@ -91,7 +91,7 @@ func (a *app) grantShow() *cobra.Command {
 should know before they approve it, as of now: what it would open, by site; how much of that waits
 for its hour or day to close, and how much never appears because too few crossings share it; what
 the contractor and its affiliates hold and have opened; what is new since the grantee's last grant
-of this purpose; and why it could not be approved.`,
+of this purpose; and why it could not be approved or, once it is, activated.`,
 		Example: "  portcullis --profile alice grant show 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
 	}
 	c.RunE = a.call(func(ctx context.Context, s *session, args []string) error {
@@ -106,7 +106,7 @@ of this purpose; and why it could not be approved.`,
 		a.learn(s, got.Grant)
 		return a.show(got, func(t *grid) {
 			grantFacts(t, got.Grant, got.PurposeTerms)
-			previewFacts(t, got.Grant, got.Preview)
+			previewFacts(t, got.Grant, got.PurposeTerms, got.Preview)
 		})
 	})
 	return c
@@ -118,7 +118,8 @@ func (a *app) grantApprove() *cobra.Command {
 		Short: "sign a grant's terms (admin)",
 		Long: `Approve shows what "grant show" does, and the very text that is signed with your
 certificate's key; then it asks. Without a terminal it wants --yes. The text is made here from
-what is shown, not taken from the service.`,
+what is shown, not taken from the service. What could not be approved is not asked about: it says
+why, with exit code 3.`,
 		Example: "  portcullis --profile alice grant approve 1f0c2a4e-7d53-4b1e-9a3f-0c7a8e6d5b21",
 		Args:    exactly(1),
 	}
@@ -140,10 +141,13 @@ what is shown, not taken from the service.`,
 				aside := &app{stdout: a.stderr}
 				if err := aside.showTable(func(t *grid) {
 					grantFacts(t, g, shown.GetPurposeTerms())
-					previewFacts(t, g, shown.GetPreview())
+					previewFacts(t, g, shown.GetPurposeTerms(), shown.GetPreview())
 				}); err != nil {
 					return err
 				}
+			}
+			if against := shown.GetPreview().GetRefusals(); len(against) > 0 {
+				return a.unapprovable(against)
 			}
 			a.showSigned(text)
 			return a.confirm(ctx, "Sign?")
@@ -160,6 +164,16 @@ what is shown, not taken from the service.`,
 		})
 	})
 	return c
+}
+
+// unapprovable is what ends an approval that the service would refuse: what speaks against it was
+// shown, with what to do, unless a script reads.
+func (a *app) unapprovable(against []*pb.Refusal) error {
+	err := vault.E(vault.Denied, vault.Reason(against[0].GetReason()), "it can not be approved: %s", against[0].GetMessage())
+	if a.quiet() {
+		return err
+	}
+	return &hinted{err, ""}
 }
 
 // notPending says why a grant can not be approved any more.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ When an answer is lost, give the same --request-id again: no second grant comes 
 		}
 		if explain {
 			req.ValidateOnly = true
-			return a.explain(ctx, s, req)
+			return asFlags(a.explain(ctx, s, req))
 		}
 		id := vault.ID(request)
 		if id == (vault.ID{}) {
@@ -127,15 +128,51 @@ When an answer is lost, give the same --request-id again: no second grant comes 
 			return &hinted{err, "try again, with --request-id " + id.String() + " in case the request arrived"}
 		}
 		if err != nil {
-			return err
+			return asFlags(err)
 		}
-		return a.show(got, func(t *grid) {
+		if err := a.show(got, func(t *grid) {
 			t.line("%s", got.Grant.GetName())
 			t.line("waits for %s: portcullis grant approve %s", count(got.Grant.GetApprovalsRequired(), "admin"), bare(got.Grant.GetName()))
 			t.line("to be told: portcullis grant wait %s", bare(got.Grant.GetName()))
-		})
+		}); err != nil {
+			return err
+		}
+		a.cautions(ctx, s, scope, got.Grant)
+		return nil
 	})
 	return c
+}
+
+// cautions says what of a request's wish its grant does not cover, or gives too late.
+func (a *app) cautions(ctx context.Context, s *session, want vault.Scope, g *pb.Grant) {
+	if end := g.GetScope().GetEndTime(); !want.Live && want.List == (vault.ID{}) && end.AsTime().Before(want.Until) {
+		a.aside("captured before %s: this purpose is not live", when(end))
+	}
+	got, err := s.Grants.GetGrant(ctx, &pb.GetGrantRequest{Name: g.GetName()})
+	if err != nil {
+		return // it was asked for, all the same
+	}
+	if late := lateWords(got.Grant, got.PurposeTerms); late != "" {
+		a.aside("%s", late)
+	}
+}
+
+// asFlags names the flag of a field that the service did not take.
+func asFlags(err error) error {
+	var e *vault.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	for _, f := range e.Fields {
+		if f.Name != "ttl" {
+			continue
+		}
+		if _, until, ok := strings.Cut(f.Description, " ends at "); ok {
+			return &hinted{err, "--for must reach past " + until}
+		}
+		return &hinted{err, "that is --for"}
+	}
+	return err
 }
 
 // explain says what speaks against a request.
@@ -152,16 +189,19 @@ func (a *app) explain(ctx context.Context, s *session, req *pb.RequestGrantReque
 	}); err != nil || len(got.Refusals) == 0 {
 		return err
 	}
-	return vault.E(vault.Denied, vault.Reason(got.Refusals[0].Reason), "the request would be refused, for %s", count(len(got.Refusals), "reason"))
+	// What to do about each stands beside it.
+	return &hinted{vault.E(vault.Denied, vault.Reason(got.Refusals[0].Reason), "the request would be refused, for %s", count(len(got.Refusals), "reason")), ""}
 }
 
-// refusals writes what speaks against something, with what to do about it.
+// refusals writes what speaks against something, with what to do about it: once for each reason.
 func refusals(t *grid, in []*pb.Refusal) {
+	told := map[string]bool{}
 	for _, r := range in {
 		t.line("%s: %s", r.Reason, r.Message)
-		if next := hints[vault.Reason(r.Reason)]; next != "" {
+		if next := hints[vault.Reason(r.Reason)]; next != "" && !told[r.Reason] {
 			t.line("  %s", next)
 		}
+		told[r.Reason] = true
 	}
 }
 

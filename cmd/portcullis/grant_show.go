@@ -26,6 +26,9 @@ func grantFacts(t *grid, g *pb.Grant, p *pb.Purpose) {
 	t.row("", "bytes "+bytesWords(g))
 	t.row("requested", when(g.GetRequestTime()))
 	t.row("ends", endWords(g))
+	if late := lateWords(g, p); late != "" {
+		t.row("", late)
+	}
 	t.row("justification", g.GetJustification())
 	var who []string
 	for _, s := range g.GetApprovals() {
@@ -70,7 +73,7 @@ func capturedWords(s *pb.Scope) string {
 }
 
 // previewFacts writes what approvers should know.
-func previewFacts(t *grid, g *pb.Grant, p *pb.Preview) {
+func previewFacts(t *grid, g *pb.Grant, terms *pb.Purpose, p *pb.Preview) {
 	if p == nil {
 		return
 	}
@@ -79,7 +82,7 @@ func previewFacts(t *grid, g *pb.Grant, p *pb.Preview) {
 		t.row("", s.Site+" "+modality(s.Modality), fmt.Sprintf("%s of %s, on %s", count(s.Records, "record"), count(s.Crossings, "crossing"), count(s.Days, "day")))
 	}
 	if p.RecordsWaiting > 0 {
-		t.row("", fmt.Sprintf("of these %s not appear yet: the time that they share is not over", do(p.RecordsWaiting)))
+		t.row("", fmt.Sprintf("of these %s not appear yet: the time that they share is not over%s", do(p.RecordsWaiting), waitingWords(g, terms)))
 	}
 	if p.RecordsHidden > 0 {
 		t.row("", fmt.Sprintf("of these %s never appear: too few crossings share their site and time", do(p.RecordsHidden)))
@@ -113,8 +116,11 @@ func previewFacts(t *grid, g *pb.Grant, p *pb.Preview) {
 			t.row(first(), "the same terms")
 		}
 	}
-	if g.GetState() == pb.Grant_STATE_PENDING && len(p.Refusals) > 0 {
-		t.line("it could not be approved now:")
+	not := map[pb.Grant_State]string{
+		pb.Grant_STATE_PENDING: "approved now", pb.Grant_STATE_APPROVED: "activated now", pb.Grant_STATE_ACTIVE: "activated again now",
+	}[g.GetState()]
+	if not != "" && len(p.Refusals) > 0 {
+		t.line("it could not be %s:", not)
 		refusals(t, p.Refusals)
 	}
 }

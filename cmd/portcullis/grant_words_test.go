@@ -63,3 +63,19 @@ func TestDaysInWords(t *testing.T) {
 		}
 	}
 }
+
+// TestTooShortNamesItsFlag: a life that is too short for a live grant is mended by a flag, which is
+// named with how long would do.
+func TestTooShortNamesItsFlag(t *testing.T) {
+	for _, c := range []struct{ field, says, want string }{
+		{"ttl", "is too short: a live grant of purpose p covers whole hours in UTC, the first of which ends at 2026-03-04T14:00:00.000000Z", "--for must reach past 2026-03-04T14:00:00.000000Z"},
+		{"ttl", "must be whole seconds, from 1m0s to 24h0m0s", "that is --for"},
+		{"max_records", "must be from 1 to 10", hints[vault.ReasonInvalidField]},
+	} {
+		err := asFlags(vault.InvalidField(c.field, "%s", c.says))
+		body, code := describe(err)
+		if got := hint(err, body); got != c.want || code != exitUsage {
+			t.Errorf("%s: %q, exit code %d", c.says, got, code)
+		}
+	}
+}

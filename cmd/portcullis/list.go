@@ -30,7 +30,9 @@ func (a *app) listCreate() *cobra.Command {
 		Short: "choose records for a contractor (admin)",
 		Long: `Create makes a list of 1 to 256 records, of at most 64 sites and 366 days, which never changes. The
 contractor may then ask for a grant of it, "grant request --list LIST", and learns which images are
-in it once two admins have approved that; a record's ID it never learns.
+in it once two admins have approved that; a record's ID it never learns. For a purpose without
+linkage a list needs, at each site and in each hour or day that it touches, as many crossings as the
+purpose's min_bucket.
 
 The file has one ID on a line, as "key list" shows them; empty lines, and those that begin with #,
 are passed over. - is standard input. The same --request-id again gives the same list.`,

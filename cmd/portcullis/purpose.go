@@ -58,9 +58,10 @@ func (a *app) purposeApplyCommand() *cobra.Command {
 		Use:   "apply FILE.yaml",
 		Short: "sanction a purpose, or change one (two admins run it; one, if it only tightens)",
 		Long: `Apply signs that the purposes in a file be sanctioned as they stand there. It shows what would
-change, and how many admins that takes. A new purpose, or one that allows more in any field, is in
-force when a second admin runs the same; one that allows nothing new is in force at once. Grants of
-the version before stay as they were approved; pending requests of it are to be made anew.
+change, and how many admins that takes; where it takes two it asks on a terminal, but with --yes. A
+new purpose, or one that allows more in any field, is in force when a second admin runs the same; one
+that allows nothing new is in force at once. Of the version before, active grants go on, but can not be
+activated again, nor can approved ones; pending requests are to be made anew.
 
 ` + purposeKeys,
 		Example: "  portcullis --profile alice purpose apply lane-audit.yaml\n  portcullis --profile bob purpose apply lane-audit.yaml",
@@ -75,6 +76,10 @@ the version before stay as they were approved; pending requests of it are to be 
 			func(ctx context.Context, d purposeDiff) (*pb.SignDecisionResponse, error) {
 				if !a.quiet() {
 					fmt.Fprint(a.stderr, d.text())
+					a.showNotes(d)
+				}
+				if err := a.agree(ctx, d); err != nil {
+					return nil, err
 				}
 				return s.ApplyPurpose(ctx, d.purpose)
 			})
@@ -100,6 +105,9 @@ nothing. "purpose apply --help" explains the file.`,
 		if a.output == jsonOutput {
 			return a.showJSON(map[string]any{"results": diffs})
 		}
+		for _, d := range diffs {
+			a.showNotes(d)
+		}
 		return a.showTable(func(t *grid) {
 			for _, d := range diffs {
 				d.show(t)
@@ -116,6 +124,8 @@ type purposeDiff struct {
 	Changes []purposeChange `json:"changes"`
 	// Admins is how many must sign; 0 when nothing differs.
 	Admins int `json:"admins"`
+	// Notes are lines for whoever is about to sign.
+	Notes []string `json:"notes"`
 
 	purpose vault.Purpose
 }
@@ -160,7 +170,7 @@ func (a *app) purposeDiffs(ctx context.Context, s *session, file string) ([]purp
 		}
 		out = append(out, d)
 	}
-	return out, nil
+	return out, s.notes(ctx, out)
 }
 
 // purposes gives the newest version of each purpose, by name.
@@ -178,7 +188,7 @@ func (s *session) purposes(ctx context.Context) (map[string]*pb.Purpose, error) 
 
 // diffPurpose compares a purpose with the version in force, nil if there is none.
 func diffPurpose(p vault.Purpose, known *pb.Purpose) (d purposeDiff, err error) {
-	d = purposeDiff{Name: wire.Purposes + "/" + p.Name, Changes: []purposeChange{}, purpose: p}
+	d = purposeDiff{Name: wire.Purposes + "/" + p.Name, Changes: []purposeChange{}, Notes: []string{}, purpose: p}
 	if known == nil {
 		d.Admins = vault.LooseningSigners
 		for _, l := range purposeLines(p)[1:] { // the first, whether it is withdrawn, is none of the file's
@@ -345,6 +355,12 @@ purpose anew.`,
 			return err
 		}
 		got, err := s.WithdrawPurpose(ctx, p)
+		if vault.ReasonOf(err) == vault.ReasonUnchanged {
+			if a.output == jsonOutput {
+				return a.showJSON(applied{Name: m.Name, Unchanged: true})
+			}
+			return a.showTable(func(t *grid) { t.line("purpose %s: nothing to do: withdrawn already, version %d", p.Name, m.Version) })
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -15,18 +16,18 @@ import (
 
 // purposeFile is the form of a purpose in YAML. What has no safe default must be given.
 type purposeFile struct {
-	Name         string           `yaml:"name"`
-	Title        string           `yaml:"title"`
-	LegalBasis   string           `yaml:"legal_basis"`
-	Modalities   []vault.Modality `yaml:"modalities"`
+	Name         string           `yaml:"name" must:"1"`
+	Title        string           `yaml:"title" must:"1"`
+	LegalBasis   string           `yaml:"legal_basis" must:"1"`
+	Modalities   []vault.Modality `yaml:"modalities" must:"1"`
 	Linkage      yamlSwitch       `yaml:"linkage"`
-	Sites        []string         `yaml:"sites"`
-	Contractors  []string         `yaml:"contractors"`
-	MaxTTL       yamlDuration     `yaml:"max_ttl"`
-	MaxRecords   int64            `yaml:"max_records"`
-	MaxBytes     yamlSize         `yaml:"max_bytes"`
-	MaxRate      int64            `yaml:"max_rate"`
-	MaxRecordAge yamlDuration     `yaml:"max_record_age"`
+	Sites        []string         `yaml:"sites" must:"1"`
+	Contractors  []string         `yaml:"contractors" must:"1"`
+	MaxTTL       yamlDuration     `yaml:"max_ttl" must:"1"`
+	MaxRecords   int64            `yaml:"max_records" must:"1"`
+	MaxBytes     yamlSize         `yaml:"max_bytes" must:"1"`
+	MaxRate      int64            `yaml:"max_rate" must:"1"`
+	MaxRecordAge yamlDuration     `yaml:"max_record_age" must:"1"`
 	Precision    *vault.Precision `yaml:"time_precision"`
 	MinBucket    *int             `yaml:"min_bucket"`
 	Approvals    *int             `yaml:"approvals"`
@@ -127,20 +128,39 @@ func (a *yamlApprovers) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-func parsePurposes(file string, b []byte) ([]vault.Purpose, error) {
+func parsePurposes(file string, b []byte) (out []vault.Purpose, err error) {
+	defer explained(&err, "purpose apply")
 	docs, err := decodeYAML[purposeFile](file, b)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]vault.Purpose, len(docs))
+	out = make([]vault.Purpose, len(docs))
 	for i, d := range docs {
 		p := d.purpose()
-		if err := p.Check(); err != nil {
+		if err := checkPurpose(p); err != nil {
 			return nil, inDocument(file, i, err)
 		}
 		out[i] = p.Normal()
 	}
 	return out, nil
+}
+
+// checkPurpose is [vault.Purpose.Check], with limits in the units that a file has.
+func checkPurpose(p vault.Purpose) error {
+	err := p.Check()
+	var e *vault.Error
+	if !errors.As(err, &e) || len(e.Fields) != 1 {
+		return err
+	}
+	switch field := e.Fields[0].Name; field {
+	case "purpose.max_ttl":
+		return vault.InvalidField(field, "must be from %s to %s, in whole seconds", durationText(vault.MinTTL), durationText(vault.MaxTTL))
+	case "purpose.max_record_age":
+		return vault.InvalidField(field, "must be from %s to %s, in whole seconds", durationText(vault.MinRecordAge), durationText(vault.MaxRecordAge))
+	case "purpose.max_bytes":
+		return vault.InvalidField(field, "must be from 1 byte to %s", sizeText(vault.MaxBytes))
+	}
+	return err
 }
 
 func (d purposeFile) purpose() vault.Purpose {

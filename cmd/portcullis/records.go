@@ -30,7 +30,7 @@ and where enough crossings share it.`,
 		if err != nil {
 			return err
 		}
-		token, err := s.tokens().load(id)
+		token, err := a.tokenOf(ctx, s, id)
 		if err != nil {
 			return err
 		}
@@ -42,12 +42,18 @@ and where enough crossings share it.`,
 		if err != nil {
 			return err
 		}
-		return a.show(out, func(t *grid) {
+		if err := a.show(out, func(t *grid) {
 			t.row("HANDLE", "MODALITY", "SITE", "CAPTURED", "CROSSING")
 			for _, r := range out.Records {
 				t.row(r.Handle, modality(r.Modality), r.Site, captured(r), cmp.Or(r.Crossing, "-"))
 			}
-		})
+		}); err != nil {
+			return err
+		}
+		if len(out.Records) == 0 {
+			a.sayNothing(ctx, s, name)
+		}
+		return nil
 	})
 	return noun("records", "what an active grant covers: list", list)
 }

@@ -120,6 +120,9 @@ func heldTokens(ctx context.Context, s *session, known []*pb.Grant) (out []asked
 
 func adminWork(ctx context.Context, s *session, o *overview) error {
 	w := o.answer.GetWork()
+	if err := s.leaveOvertaken(ctx, w); err != nil {
+		return err
+	}
 	ad := &adminStatus{
 		OpenCount: w.GetOpenDecisionCount(), Suspended: []string{},
 		KeysRevoking: w.GetKeysRevoking(), KeysRestoring: w.GetKeysRestoring(), KeysDestroying: w.GetKeysDestroying(),

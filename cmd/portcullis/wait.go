@@ -139,6 +139,13 @@ func passing(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded)
 }
 
+// overReasons are the reasons for which nothing can come of a grant any more, by its state.
+var overReasons = map[pb.Grant_State]vault.Reason{
+	pb.Grant_STATE_DENIED: vault.ReasonGrantDenied, pb.Grant_STATE_REVOKED: vault.ReasonGrantRevoked,
+	pb.Grant_STATE_RETIRED: vault.ReasonGrantRetired, pb.Grant_STATE_EXPIRED: vault.ReasonGrantExpired,
+	pb.Grant_STATE_LAPSED: vault.ReasonGrantLapsed, pb.Grant_STATE_SUSPENDED: vault.ReasonGrantSuspended,
+}
+
 // settled says whether waiting is over, and with an error if it was in vain.
 func settled(g *pb.Grant, want string) (bool, error) {
 	switch state := g.GetState(); {
@@ -147,12 +154,7 @@ func settled(g *pb.Grant, want string) (bool, error) {
 	case state == pb.Grant_STATE_ACTIVE, state == pb.Grant_STATE_APPROVED && want == "approved":
 		return true, nil
 	case over(g):
-		reasons := map[pb.Grant_State]vault.Reason{
-			pb.Grant_STATE_DENIED: vault.ReasonGrantDenied, pb.Grant_STATE_REVOKED: vault.ReasonGrantRevoked,
-			pb.Grant_STATE_RETIRED: vault.ReasonGrantRetired, pb.Grant_STATE_EXPIRED: vault.ReasonGrantExpired,
-			pb.Grant_STATE_LAPSED: vault.ReasonGrantLapsed, pb.Grant_STATE_SUSPENDED: vault.ReasonGrantSuspended,
-		}
-		return true, &waitedInVain{err: vault.E(vault.State, reasons[state], "grant %s is %s; it can not become %s", bare(g.GetName()), word(state, "STATE_"), want)}
+		return true, &waitedInVain{err: vault.E(vault.State, overReasons[state], "grant %s is %s; it can not become %s", bare(g.GetName()), word(state, "STATE_"), want)}
 	}
 	return false, nil
 }

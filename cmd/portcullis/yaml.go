@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"time"
@@ -59,7 +60,11 @@ func decodeYAML[T any](file string, b []byte) ([]T, error) {
 			err = plainYAML(&node)
 		}
 		var doc T
+		var form *misfits
 		if err == nil {
+			if form = fitYAML(&node, reflect.TypeFor[T]()); len(form.said) > 0 {
+				return nil, usagef("%s: %s", file, strings.Join(form.said, "; "))
+			}
 			err = dec.Decode(&doc)
 		}
 		if errors.Is(err, io.EOF) {
@@ -70,6 +75,9 @@ func decodeYAML[T any](file string, b []byte) ([]T, error) {
 		}
 		if len(docs) == maxDocuments {
 			return nil, usagef("%s: holds more than %d documents", file, maxDocuments)
+		}
+		if len(form.missing) > 0 {
+			return nil, inDocument(file, len(docs), fmt.Errorf("missing: %s", strings.Join(form.missing, ", ")))
 		}
 		docs = append(docs, doc)
 	}
@@ -102,6 +110,8 @@ func plainYAML(n *yaml.Node) error {
 			if !decimal.MatchString(n.Value) {
 				return bad("%q: a number has decimal digits alone, and text that looks like one stands in quotes", n.Value)
 			}
+		case "!!float":
+			return bad("%q: a whole number is wanted, and text that looks like a number stands in quotes", n.Value)
 		case "!!merge":
 			return bad("merged keys (<<) are not taken; write them out")
 		case "!!null":
@@ -137,23 +147,14 @@ func (s *yamlSwitch) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-var (
-	unknownKey = regexp.MustCompile(`field (.*) not found in type \S+`)
-	goType     = regexp.MustCompile(` into \S+$`)
-)
-
-// explainYAML says what the YAML package says, without our types' names.
+// explainYAML says what the YAML package says, without its name. What does not fit the form
+// [fitYAML] has found before.
 func explainYAML(err error) string {
 	var t *yaml.TypeError
-	if !errors.As(err, &t) {
-		return strings.TrimPrefix(err.Error(), "yaml: ")
+	if errors.As(err, &t) {
+		return strings.Join(t.Errors[:min(maxMisfits, len(t.Errors))], "; ")
 	}
-	out := make([]string, len(t.Errors))
-	for i, e := range t.Errors {
-		e = unknownKey.ReplaceAllString(e, `unknown key "$1"`)
-		out[i] = goType.ReplaceAllString(strings.Replace(e, "cannot unmarshal", "does not take", 1), " here")
-	}
-	return strings.Join(out, "; ")
+	return strings.TrimPrefix(err.Error(), "yaml: ")
 }
 
 // yamlDuration is a duration as people write it: 90m, 4h, 2d.
@@ -171,17 +172,18 @@ func (d *yamlDuration) UnmarshalYAML(n *yaml.Node) error {
 
 // contractorFile is the form of a contractor in YAML.
 type contractorFile struct {
-	Name  string `yaml:"name"`
-	Title string `yaml:"title"`
+	Name  string `yaml:"name" must:"1"`
+	Title string `yaml:"title" must:"1"`
 	Group string `yaml:"conflict_group"` // its own name when left out
 }
 
-func parseContractors(file string, b []byte) ([]vault.Contractor, error) {
+func parseContractors(file string, b []byte) (out []vault.Contractor, err error) {
+	defer explained(&err, "contractor apply")
 	docs, err := decodeYAML[contractorFile](file, b)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]vault.Contractor, len(docs))
+	out = make([]vault.Contractor, len(docs))
 	for i, d := range docs {
 		out[i] = vault.Contractor{Name: d.Name, Title: d.Title, Group: d.Group}.Normal()
 		if err := out[i].Check(); err != nil {
@@ -194,4 +196,12 @@ func parseContractors(file string, b []byte) ([]vault.Contractor, error) {
 // inDocument names the document, as people count, in what a check says.
 func inDocument(file string, i int, err error) error {
 	return &usageError{err: fmt.Errorf("%s, document %d: %w", file, i+1, err)}
+}
+
+// explained has the error of a file point to the command whose help explains such files.
+func explained(err *error, command string) {
+	var u *usageError
+	if errors.As(*err, &u) && u.hint == "" {
+		u.hint = fmt.Sprintf("see %q", "portcullis "+command+" --help")
+	}
 }

@@ -82,19 +82,34 @@ func TestPurposeYAML(t *testing.T) {
 	}
 	for line := range strings.Lines(leastPurpose) {
 		key, _, _ := strings.Cut(line, ":")
-		if _, err := parsePurposes("p.yaml", []byte(strings.Replace(leastPurpose, line, "", 1))); err == nil || !strings.Contains(err.Error(), "purpose."+key) {
+		if _, err := parsePurposes("p.yaml", []byte(strings.Replace(leastPurpose, line, "", 1))); err == nil || err.Error() != "p.yaml, document 1: missing: "+key {
 			t.Errorf("without %s: %v", key, err)
 		}
 	}
 	for name, c := range map[string]struct{ old, new, want string }{
-		"unknown key":       {"title:", "titel:", `p.yaml: line 2: unknown key "titel"`},
+		"unknown key":       {"title:", "titel:", `p.yaml: line 2: unknown key "titel"; did you mean title?`},
+		"two unknown keys":  {"title:", "titel: x\nsize:", `line 2: unknown key "titel"; did you mean title?; line 3: unknown key "size"; did you mean sites?`},
+		"a key cut short":   {"max_rate", "max_rat", "did you mean max_rate?"},
+		"a key of parts":    {"title:", "[title]:", "line 2: a key is one word"},
+		"a word as list":    {"[plate]", "plate", "line 3: modalities: a list is wanted, such as [plate]"},
+		"words as list":     {"[anzalduas]", "the gate, the other", "line 4: sites: a list is wanted, such as [one, another]"},
+		"list in list":      {"[anzalduas]", "[[anzalduas]]", "line 4: sites: text is wanted"},
+		"keys as text":      {"name: lane-audit", "name: {is: lane-audit}", "line 1: name: text is wanted"},
+		"a list of keys":    {goodPurpose, "- name: x\n", "line 1: a mapping of keys is wanted"},
+		"bare text":         {goodPurpose, "lane-audit", "line 1: a mapping of keys is wanted"},
+		"a huge number":     {"500", "99999999999999999999", `line 7: "99999999999999999999": a whole number is wanted`},
+		"a large number":    {"500", "9999999999999999999", "line 7: max_records: the number is too large"},
+		"several missing":   {goodPurpose, "name: x\nmax_bytes: 1\nsites: []\ntitle: x\nmax_rate: 0\nmodalities: [plate]\n", "p.yaml, document 1: missing: legal_basis, contractors, max_ttl, max_records, max_record_age"},
+		"nothing":           {goodPurpose, "---\n", "p.yaml, document 1: missing: name, title, legal_basis, modalities, "},
 		"zero approvals":    {"approvals: 3", "approvals: 0", "document 1: invalid request; purpose.approvals: must be from 1 to 5"},
 		"no duration":       {"4h", "soon", "line 6: a duration such as 90m, 4h or 2d is wanted"},
 		"bare number":       {"4h", "4", "line 6: a duration"},
 		"list as duration":  {"4h", "[4h]", "line 6: a duration"},
-		"too long":          {"4h", "8d", "purpose.max_ttl"},
+		"too long":          {"4h", "8d", "purpose.max_ttl: must be from 1m to 7d, in whole seconds"},
+		"too old":           {"30d", "1m", "purpose.max_record_age: must be from 1h to 36600d"},
 		"modality":          {"[plate]", "[car]", "purpose.modalities"},
-		"number as text":    {"500", "many", "line 7: does not take !!str `many` here"},
+		"number as text":    {"500", "many", "line 7: max_records: a whole number is wanted"},
+		"text as number":    {"500", `"500"`, "line 7: max_records: a whole number is wanted"},
 		"text breaks lines": {"Check that", `"Check\nthat"`, "p.yaml"},
 		"not YAML":          {"name:", "\tname", "p.yaml"},
 		"yes for true":      {"linkage: false", "linkage: yes", "line 10: true or false is wanted"},
@@ -105,13 +120,13 @@ func TestPurposeYAML(t *testing.T) {
 		"a size of parts":   {"2GiB", "2.5GiB", "line 11: a size"},
 		"a size as text":    {"2GiB", `"2GiB"`, "line 11: a size"},
 		"a size too large":  {"2GiB", "9999999TiB", "line 11: a size"},
-		"over the limit":    {"2GiB", "9TiB", "purpose.max_bytes"},
+		"over the limit":    {"2GiB", "9TiB", "purpose.max_bytes: must be from 1 byte to 8TiB"},
 		"no size":           {"2GiB", "0", "line 11: a size"},
 		"a negative size":   {"2GiB", "-1", "line 11: a size"},
 		"a list as size":    {"2GiB", "[1]", "line 11: a size"},
 		"no approvers":      {"[ann, bob, eve]", "[]", "line 16: a list of admins' names is wanted, or any"},
 		"one approver":      {"[ann, bob, eve]", "ann", "line 16: a list of admins' names"},
-		"too few approvers": {"[ann, bob, eve]", "[ann, bob]", "purpose.approvers"},
+		"too few approvers": {"[ann, bob, eve]", "[ann, bob]", "purpose.approvers: must name at least 3 admins, as many as must approve; it names 2"},
 		"a precision":       {"time_precision: hour", "time_precision: minute", "purpose.time_precision"},
 		"no precision":      {"time_precision: hour", `time_precision: ""`, "purpose.time_precision"},
 		"exact, unlinked":   {"time_precision: hour", "time_precision: exact", "exact times join a face to its plate"},
@@ -120,7 +135,7 @@ func TestPurposeYAML(t *testing.T) {
 		"withdrawn":         {"live: true", "withdrawn: 1", `unknown key "withdrawn"`},
 		"a version":         {"live: true", "version: 7", `unknown key "version"`},
 		"a key twice":       {"approvals: 3", "approvals: 3\nname: other", `mapping key "name" already defined at line 1`},
-		"part of a number":  {"approvals: 3", "approvals: 1.9", `line 8: "1.9": text that looks like something else`},
+		"part of a number":  {"approvals: 3", "approvals: 1.9", `line 8: "1.9": a whole number is wanted, and text`},
 		"exponent":          {"500", "5e2", `line 7: "5e2"`},
 		"octal":             {"500", "0500", `line 7: "0500": a number has decimal digits alone`},
 		"hexadecimal":       {"500", "0x1F4", `line 7: "0x1F4"`},
@@ -136,7 +151,10 @@ func TestPurposeYAML(t *testing.T) {
 			_, err := parsePurposes("p.yaml", []byte(strings.Replace(goodPurpose, c.old, c.new, 1)))
 			var u *usageError
 			if !errors.As(err, &u) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want a usage error with %q", err, c.want)
+				t.Fatalf("got %v, want a usage error with %q", err, c.want)
+			}
+			if u.hint != `see "portcullis purpose apply --help"` {
+				t.Errorf("hint %q", u.hint)
 			}
 		})
 	}
@@ -163,6 +181,11 @@ func TestContractorYAML(t *testing.T) {
 	}
 	if _, err := parseContractors("c.yaml", []byte("name: acme\ntitle: Acme\nepoch: 7\n")); err == nil {
 		t.Error("an epoch was taken: it is not for the file to say")
+	}
+	var u *usageError
+	if _, err := parseContractors("c.yaml", []byte("conflict_group: holding\n")); !errors.As(err, &u) ||
+		err.Error() != "c.yaml, document 1: missing: name, title" || u.hint != `see "portcullis contractor apply --help"` {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -88,16 +88,20 @@ func (s *Service) preview(tx Tx, v View) (out vault.Preview, err error) {
 	return out, err
 }
 
-// against gives all that speaks against approving the grant now, whoever does.
+// against gives all that speaks against approving the grant now, whoever does; of one that is
+// approved and lives, against activating it.
 func (s *Service) against(tx Tx, g vault.Grant) (out []error, err error) {
-	if err := undecided(g, tx.Now()); err != nil {
+	others := anyLive
+	if g.Usable(tx.Now()) == nil {
+		others = activated
+	} else if err := undecided(g, tx.Now()); err != nil {
 		return []error{err}, nil
 	}
 	p, out, err := s.unlawful(tx, g)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.apart(tx, p, g, anyLive); err != nil {
+	if err := s.apart(tx, p, g, others); err != nil {
 		if !decides(err) {
 			return nil, err
 		}

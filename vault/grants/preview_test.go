@@ -158,6 +158,15 @@ func TestPreviewRefusals(t *testing.T) {
 	if got := reasons(other); !slices.Equal(got, []vault.Reason{vault.ReasonConflictRule}) {
 		t.Errorf("in conflict: %v", got)
 	}
+	if got := reasons(one); len(got) != 0 {
+		t.Errorf("approved: %v", got)
+	}
+	newer := apart("faces", vault.Face)
+	newer.Title += " anew"
+	s.sanction(newer)
+	if got := reasons(one); !slices.Equal(got, []vault.Reason{vault.ReasonPurposeChanged}) {
+		t.Errorf("approved, of a version before: %v", got)
+	}
 	_, err := s.Breach.SuspendCaller(t.Context(), s.Alice().Caller, s.acme.ID, "")
 	s.NoError(err)
 	s.SQL("UPDATE grants SET state = 'pending' WHERE id = ?", other.Grant.String())

@@ -276,12 +276,15 @@ func (s *Service) scope(tx Tx, org string, p vault.Purpose, want vault.Scope, no
 		}
 	case want.Live:
 		if out = p.Precision.LiveScope(want, now, ends); !out.From.Before(out.Until) {
-			step := vault.PrecisionDay
+			step, first := vault.PrecisionDay, p.Precision.Ceil(out.From.Add(1))
 			if p.Precision == vault.PrecisionHour {
 				step = p.Precision
 			}
-			return out, nil, vault.InvalidField("ttl", "is too short: a live grant of purpose %s covers whole %ss in UTC, the first of which begins at %s",
-				p.Name, step, vault.FormatTime(out.From))
+			if p.Live {
+				return out, nil, vault.InvalidField("ttl", "is too short: a live grant of purpose %s covers whole %ss in UTC, the first of which ends at %s",
+					p.Name, step, vault.FormatTime(first))
+			}
+			out.Until = first // no length of life would do: the purpose says why
 		}
 	default:
 		return p.Captured(want, now), nil, nil

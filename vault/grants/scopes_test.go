@@ -73,7 +73,8 @@ func TestLiveScope(t *testing.T) {
 	short := r
 	short.TTL = 30 * time.Minute
 	_, err = s.Grants.Request(t.Context(), s.acme, short)
-	if vault.KindOf(err) != vault.Invalid || !strings.Contains(err.Error(), "ttl: is too short") {
+	if vault.KindOf(err) != vault.Invalid || !strings.Contains(err.Error(), "ttl: is too short") ||
+		!strings.HasSuffix(err.Error(), "ends at "+vault.FormatTime(house.Start.Add(2*time.Hour))) {
 		t.Errorf("a life without a whole hour: %v", err)
 	}
 	if _, err := s.Grants.Explain(t.Context(), s.acme, short); vault.KindOf(err) != vault.Invalid {
