@@ -103,6 +103,46 @@ func (p Purpose) Bucket(r Record) (b Bucket, ok bool) {
 	return b, true
 }
 
+// BucketKey tells the buckets of one purpose apart. It may be compared.
+type BucketKey struct {
+	Site        string
+	Modality    Modality
+	From, Below int64 // microseconds since 1970
+}
+
+// Key gives what tells the bucket from the purpose's others.
+func (b Bucket) Key() BucketKey {
+	return BucketKey{b.Site, b.Modality, b.From.UnixMicro(), b.Below.UnixMicro()}
+}
+
+// CrossingsOf counts, by bucket, the crossings of those of the records that the purpose sees and
+// whose keys are active: of a list, nobody sees others that they could be taken for. A record
+// without a crossing is one of its own. A bucket none of whose keys is active counts 0.
+func (p Purpose) CrossingsOf(records []Record) map[BucketKey]int64 {
+	type met struct {
+		bucket   BucketKey
+		crossing ID
+	}
+	counted, seen := map[BucketKey]int64{}, map[met]bool{}
+	for _, r := range records {
+		b, ok := p.Bucket(r)
+		if !ok || !p.Sees(r) {
+			continue
+		}
+		m := met{b.Key(), r.CrossingID}
+		if r.CrossingID == (ID{}) {
+			m.crossing = r.ID
+		}
+		if r.Key != KeyActive || seen[m] {
+			counted[m.bucket] += 0
+			continue
+		}
+		seen[m] = true
+		counted[m.bucket]++
+	}
+	return counted
+}
+
 // Appears says whether a bucket of so many crossings is to be seen; the error has the reason.
 func (p Purpose) Appears(b Bucket, crossings int64, now time.Time) error {
 	if now.Before(b.Opens) {

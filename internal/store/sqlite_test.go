@@ -3,16 +3,12 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync"
 	"testing"
-
-	"github.com/pressly/goose/v3"
 
 	"github.com/portcullis/portcullis/vault"
 )
@@ -48,25 +44,10 @@ func TestOpenMakesTheSchemaAndKeepsIt(t *testing.T) {
 
 // TestRecordsFromBeforeClasses: what an earlier schema holds is of the default class.
 func TestRecordsFromBeforeClasses(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "p.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	earlier, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := earlier.UpTo(t.Context(), 12); err != nil {
-		t.Fatal(err)
-	}
+	path, db := earlier(t, 12)
 	r := someRecord()
 	r.Class = vault.DefaultClass
-	_, err = db.ExecContext(t.Context(), `INSERT INTO records (id, site, lane, modality, captured_at, crossing_id, content_type, orientation,
+	_, err := db.ExecContext(t.Context(), `INSERT INTO records (id, site, lane, modality, captured_at, crossing_id, content_type, orientation,
 		size, device, request_id, stored_at, wrapped_key, sealed_hash, key_state) VALUES (`+marks(1, 15)+")",
 		r.ID.String(), r.Site, r.Lane, string(r.Modality), micros(r.CapturedAt), r.CrossingID.String(), r.ContentType, r.Orientation,
 		r.Size, r.Device, r.RequestID.String(), micros(r.StoredAt), r.WrappedKey, r.SealedHash[:], string(r.Key))

@@ -16,22 +16,7 @@ import (
 // TestUpgradeToLaw: a database of schema 12, with grants and releases. Contractors are groups of
 // their own, what left before counts as opened without linkage, and grants keep all they had.
 func TestUpgradeToLaw(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "p.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	earlier, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := earlier.UpTo(t.Context(), 12); err != nil {
-		t.Fatal(err)
-	}
+	path, db := earlier(t, 12)
 	r, g := someRecord(), someGrant(vault.GrantActive)
 	g.MaxBytes, g.Released = 0, 1
 	for _, do := range []struct {
@@ -71,4 +56,26 @@ func TestUpgradeToLaw(t *testing.T) {
 	if !reflect.DeepEqual(claims, []vault.Claim{want}) {
 		t.Errorf("opened: %+v", claims)
 	}
+}
+
+// earlier makes a database of an earlier schema.
+func earlier(t *testing.T, schema int64) (path string, db *sql.DB) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "p.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.UpTo(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	return path, db
 }

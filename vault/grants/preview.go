@@ -125,18 +125,17 @@ func cover(tx Tx, g vault.Grant, p vault.Purpose, out *vault.Preview) (err error
 	}
 	type bucket struct {
 		vault.Bucket
-		records   int64
-		crossings map[vault.ID]bool // of a list
+		records int64
 	}
 	// Records of more buckets are not told apart: they count as neither waiting nor hidden.
 	const most = 1 << 17
-	found := map[bucketKey]*bucket{}
+	found := map[vault.BucketKey]*bucket{}
 	if err := tx.EachInScope(scope, func(r vault.Record) {
 		b, ok := p.Bucket(r)
 		if !ok || !p.Sees(r) {
 			return
 		}
-		k := key(b)
+		k := b.Key()
 		if found[k] == nil {
 			if len(found) == most {
 				return
@@ -147,25 +146,17 @@ func cover(tx Tx, g vault.Grant, p vault.Purpose, out *vault.Preview) (err error
 	}); err != nil {
 		return err
 	}
+	var listed map[vault.BucketKey]int64
 	if scope.List != (vault.ID{}) {
-		// Of a list only what stands in it counts.
 		records, err := tx.RecordsOf(scope.Records)
 		if err != nil {
 			return err
 		}
-		for _, r := range records {
-			if b, ok := p.Bucket(r); ok && p.Sees(r) && r.Key == vault.KeyActive && found[key(b)] != nil {
-				f := found[key(b)]
-				if f.crossings == nil {
-					f.crossings = map[vault.ID]bool{}
-				}
-				f.crossings[crossing(r)] = true
-			}
-		}
+		listed = p.CrossingsOf(records)
 	}
-	for _, b := range found {
-		n := int64(len(b.crossings))
-		if scope.List == (vault.ID{}) && !tx.Now().Before(b.Opens) {
+	for k, b := range found {
+		n := listed[k]
+		if listed == nil && !tx.Now().Before(b.Opens) {
 			if n, err = tx.Crossings(b.Bucket, p.Retention, p.MinBucket); err != nil {
 				return err
 			}
@@ -178,25 +169,6 @@ func cover(tx Tx, g vault.Grant, p vault.Purpose, out *vault.Preview) (err error
 		}
 	}
 	return nil
-}
-
-// bucketKey tells the buckets of one scope apart.
-type bucketKey struct {
-	site        string
-	modality    vault.Modality
-	from, below int64 // microseconds
-}
-
-func key(b vault.Bucket) bucketKey {
-	return bucketKey{b.Site, b.Modality, b.From.UnixMicro(), b.Below.UnixMicro()}
-}
-
-// crossing gives what a record counts as: one without a crossing is one of its own.
-func crossing(r vault.Record) vault.ID {
-	if r.CrossingID == (vault.ID{}) {
-		return r.ID
-	}
-	return r.CrossingID
 }
 
 // changes gives the fields of the canonical terms in which a grant differs from an earlier one.

@@ -320,28 +320,14 @@ func listed(tx Tx, org string, p vault.Purpose, id vault.ID) (out vault.Scope, a
 		}
 	}
 	out = p.Precision.ListScope(id, records)
-	return out, append(against, crowded(p, out, records)...), nil
+	return out, append(against, crowded(p, records)...), nil
 }
 
 // crowded refuses a list of which a bucket has too few crossings whose keys are active, for such
 // records never appear: whoever is given a list sees no others that they could be taken for.
-func crowded(p vault.Purpose, s vault.Scope, records []vault.Record) []error {
-	crossings := map[bucketKey]map[vault.ID]bool{}
-	for _, r := range records {
-		b, ok := p.Bucket(r)
-		if !ok {
-			return nil
-		}
-		k := key(b)
-		if crossings[k] == nil {
-			crossings[k] = map[vault.ID]bool{}
-		}
-		if r.Key == vault.KeyActive {
-			crossings[k][crossing(r)] = true
-		}
-	}
-	for _, met := range crossings {
-		if len(met) < p.MinBucket {
+func crowded(p vault.Purpose, records []vault.Record) []error {
+	for _, n := range p.CrossingsOf(records) {
+		if n < int64(p.MinBucket) {
 			return []error{vault.E(vault.Denied, vault.ReasonBucketSmall, "purpose %s (version %d) shows records only where %d crossings of the list share site and time", p.Name, p.Version, p.MinBucket)}
 		}
 	}

@@ -84,6 +84,13 @@ func TestLiveScope(t *testing.T) {
 	if vault.KindOf(err) != vault.Invalid { // 13:00 to 13:00
 		t.Errorf("a life without a whole hour: %v", err)
 	}
+	// Under a purpose that is not live no length would do, so that is what is said.
+	still := apart("still", vault.Plate)
+	still.Live = false
+	s.sanction(still)
+	short.Purpose = "still"
+	_, err = s.Grants.Request(t.Context(), s.acme, short)
+	s.Refused(err, vault.Denied, vault.ReasonPurposeLive)
 	r.TTL = 2 * time.Hour
 	g, err = s.Grants.Request(t.Context(), s.acme, r)
 	if s.NoError(err); !g.Scope.From.Equal(house.Start.Add(time.Hour)) || !g.Scope.Until.Equal(house.Start.Add(2*time.Hour)) {

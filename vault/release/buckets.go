@@ -16,11 +16,9 @@ const (
 
 // bucketKey tells buckets apart. The digest is of the purpose's version, which says what counts.
 type bucketKey struct {
-	purpose            vault.Digest
-	list               vault.ID
-	site               string
-	modality           vault.Modality
-	from, until, below int64 // microseconds
+	purpose vault.Digest
+	list    vault.ID
+	vault.BucketKey
 }
 
 // verdicts remembers of closed buckets whether they have crossings enough: nothing changes them
@@ -84,9 +82,9 @@ type judge struct {
 	digest vault.Digest
 	past   *verdicts
 	dated  bool
-	keys   int64               // once dated: the newest change of keys
-	judged map[bucketKey]bool  // in this transaction
-	listed map[bucketKey]int64 // crossings of the grant's list; nil until they are counted
+	keys   int64                     // once dated: the newest change of keys
+	judged map[bucketKey]bool        // in this transaction
+	listed map[vault.BucketKey]int64 // crossings of the grant's list; nil until they are counted
 }
 
 func (s *Service) judge(tx Tx, g vault.Grant, p vault.Purpose) *judge {
@@ -139,10 +137,7 @@ func (j *judge) sees(r vault.Record) (hidden, err error) {
 func (j *judge) open(b vault.Bucket) error { return j.p.Appears(b, int64(j.p.MinBucket), j.tx.Now()) }
 
 func (j *judge) key(b vault.Bucket) bucketKey {
-	return bucketKey{
-		purpose: j.digest, list: j.scope.List, site: b.Site, modality: b.Modality,
-		from: b.From.UnixMicro(), until: b.Until.UnixMicro(), below: b.Below.UnixMicro(),
-	}
+	return bucketKey{j.digest, j.scope.List, b.Key()}
 }
 
 // enough says whether a closed bucket has crossings enough.
@@ -150,7 +145,7 @@ func (j *judge) enough(k bucketKey, b vault.Bucket) (bool, error) {
 	if enough, known := j.known(k); known {
 		return enough, nil
 	}
-	n, err := j.crossings(k, b)
+	n, err := j.crossings(b)
 	if err != nil {
 		return false, err
 	}
@@ -163,7 +158,7 @@ func (j *judge) enough(k bucketKey, b vault.Bucket) (bool, error) {
 // crossings counts those of a bucket in the whole store whose keys are active: what is left alone
 // of a bucket must not be seen alone. For a list they are those that stand in it, for nobody sees
 // the others.
-func (j *judge) crossings(k bucketKey, b vault.Bucket) (int64, error) {
+func (j *judge) crossings(b vault.Bucket) (int64, error) {
 	if j.scope.List == (vault.ID{}) {
 		return j.tx.Crossings(b, j.p.Retention, j.p.MinBucket)
 	}
@@ -172,27 +167,9 @@ func (j *judge) crossings(k bucketKey, b vault.Bucket) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		j.listed = map[bucketKey]int64{}
-		met := map[bucketKey]map[vault.ID]bool{}
-		for _, r := range records {
-			b, ok := j.p.Bucket(r)
-			if !ok || !j.p.Sees(r) || r.Key != vault.KeyActive {
-				continue
-			}
-			k, crossing := j.key(b), r.CrossingID
-			if crossing == (vault.ID{}) {
-				crossing = r.ID
-			}
-			if met[k] == nil {
-				met[k] = map[vault.ID]bool{}
-			}
-			if !met[k][crossing] {
-				met[k][crossing] = true
-				j.listed[k]++
-			}
-		}
+		j.listed = j.p.CrossingsOf(records)
 	}
-	return j.listed[k], nil
+	return j.listed[b.Key()], nil
 }
 
 // each calls fn for each record of the scope that may appear, in any order, once anew is called

@@ -343,7 +343,7 @@ type Preview struct {
 	EarlierGrant string `protobuf:"bytes,9,opt,name=earlier_grant,json=earlierGrant,proto3" json:"earlier_grant,omitempty"`
 	// In what the terms differ from it.
 	Changes []*Change `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Why it could not be approved now; empty when it can be.
+	// Why it could not be approved now or, once it is approved, activated; empty when it can be.
 	Refusals []*Refusal `protobuf:"bytes,11,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	// There is more that is held, or was opened, than stands here.
 	Truncated     bool `protobuf:"varint,12,opt,name=truncated,proto3" json:"truncated,omitempty"`
