@@ -23,6 +23,7 @@ type run struct {
 	say     io.Writer // progress
 	service *service
 	meter   meter
+	still   *still
 	probe   *probe
 	images  [][][]byte // by size
 	stored  []atomic.Int64
@@ -66,7 +67,7 @@ func bench(ctx context.Context, o options, out, progress io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, remove(dir)) }()
-	fmt.Fprintln(progress, "starting Vault and portcullisd")
+	fmt.Fprintln(progress, "starting Vault and portcullisd, twice")
 	c, err := devservice.Start(ctx, daemon, filepath.Join(dir, "service"), filepath.Join(dir, "portcullisd.log"), devservice.Environ())
 	if err != nil {
 		return err
@@ -93,7 +94,14 @@ func bench(ctx context.Context, o options, out, progress io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, log.close()) }()
-	if err := r.measure(ctx, log); err != nil {
+	if r.still, err = beginStill(ctx, daemon, dir, r.window); err != nil {
+		return err
+	}
+	err = r.measure(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = r.still.explain(err)
+	}
+	if err := errors.Join(err, r.still.stop()); err != nil { // it has no part in what follows
 		return err
 	}
 	if err := r.measureLog(ctx, log, dir); err != nil {
@@ -122,7 +130,7 @@ func remove(dir string) (err error) {
 
 // measure plays all loads. Raw and service take turns, so that what else the machine does
 // meanwhile burdens both.
-func (r *run) measure(ctx context.Context, log *auditLog) error {
+func (r *run) measure(ctx context.Context) error {
 	for n, size := range r.sizes {
 		at := r.days[n]
 		for _, clients := range r.clients {
@@ -135,15 +143,13 @@ func (r *run) measure(ctx context.Context, log *auditLog) error {
 		}
 	}
 	pool := max(64, 8*r.clients[len(r.clients)-1])
-	if err := r.fill(ctx, pool); err != nil {
-		return fmt.Errorf("store images to fetch: %w", err)
-	}
-	if err := r.service.permit(ctx, r.days[len(r.days)-1], r.days[0], int64(pool*len(r.sizes))); err != nil {
-		return err
-	}
-	handles, err := r.service.handles(ctx, r.days, pool)
+	handles, err := r.stock(ctx, r.service, r.stored, pool)
 	if err != nil {
 		return err
+	}
+	stillHandles, err := r.stock(ctx, r.still.service, make([]atomic.Int64, len(r.sizes)), pool)
+	if err != nil {
+		return fmt.Errorf("the second service: %w", err)
 	}
 	for n, size := range r.sizes {
 		records, err := r.service.wrappedKeys(ctx, r.days[n], pool)
@@ -151,11 +157,10 @@ func (r *run) measure(ctx context.Context, log *auditLog) error {
 			return err
 		}
 		for _, clients := range r.clients {
-			fetch := r.service.fetchImages(handles[n], clients, size)
 			err := r.turns(ctx, clients, size, func() error { return nil },
 				side{name: "raw_vault_unwrap", work: r.service.unwrapRaw(records, clients)},
-				side{name: "fetch", work: fetch},
-				side{name: "fetch_without_log", work: fetch, before: log.pause, after: log.resume, most: mostPaused})
+				side{name: "fetch", work: r.service.fetchImages(handles[n], clients, size)},
+				side{name: "fetch_without_log", work: r.still.service.fetchImages(stillHandles[n], clients, size), still: r.still})
 			if err != nil {
 				return err
 			}
@@ -164,14 +169,25 @@ func (r *run) measure(ctx context.Context, log *auditLog) error {
 	return nil
 }
 
-// fill stores what is missing of so many images of each size.
-func (r *run) fill(ctx context.Context, pool int) error {
+// stock stores what is missing of so many images of each size at a service, and gives the handles of so
+// many under a grant, by size.
+func (r *run) stock(ctx context.Context, at *service, stored []atomic.Int64, pool int) ([][]string, error) {
+	if err := r.fill(ctx, at, stored, pool); err != nil {
+		return nil, fmt.Errorf("store images to fetch: %w", err)
+	}
+	if err := at.permit(ctx, r.days[len(r.days)-1], r.days[0], int64(pool*len(r.sizes))); err != nil {
+		return nil, err
+	}
+	return at.handles(ctx, r.days, pool)
+}
+
+func (r *run) fill(ctx context.Context, at *service, stored []atomic.Int64, pool int) error {
 	const atOnce = 16
 	for n := range r.sizes {
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(atOnce)
-		store := r.service.storeImages(r.images[n], r.days[n], &r.stored[n])
-		for i := range pool - int(r.stored[n].Load()) {
+		store := at.storeImages(r.images[n], r.days[n], &stored[n])
+		for i := range pool - int(stored[n].Load()) {
 			group.Go(func() error {
 				return store(ctx, i, func() bool { return false })
 			})
@@ -185,10 +201,9 @@ func (r *run) fill(ctx context.Context, pool int) error {
 
 // side is one of the loads that are measured by turns.
 type side struct {
-	name          string
-	work          load
-	before, after func(context.Context) error // around each round; nil for nothing
-	most          time.Duration               // longest window; 0 for any
+	name  string
+	work  load
+	still *still // where it is measured without the log; nil for the first service
 }
 
 // turns measures loads by turns and adds their rows. The first is the raw one. Of three, the last
@@ -234,24 +249,13 @@ func (r *run) turns(ctx context.Context, clients, size int, between func() error
 
 // round measures one load once.
 func (r *run) round(ctx context.Context, clients int, s side) (result, error) {
-	window := r.window
-	if s.most > 0 {
-		window = min(window, s.most)
-	}
-	if s.before != nil {
-		if err := s.before(ctx); err != nil {
-			return result{}, err
-		}
+	if s.still != nil {
+		return s.still.round(ctx, clients, min(r.window, mostStill), s.work)
 	}
 	var edges []usage
-	latencies, err := play(ctx, clients, window, func() { edges = append(edges, r.meter.read()) }, s.work)
+	latencies, err := play(ctx, clients, r.window, func() { edges = append(edges, r.meter.read()) }, s.work)
 	if err != nil {
 		return result{}, err
 	}
-	if s.after != nil {
-		if err := s.after(ctx); err != nil {
-			return result{}, err
-		}
-	}
-	return summarize(latencies, window, edges[1].minus(edges[0]))
+	return summarize(latencies, r.window, edges[1].minus(edges[0]))
 }

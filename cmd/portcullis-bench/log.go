@@ -16,14 +16,18 @@ import (
 )
 
 const (
-	// mostPaused is the longest window that is measured without the log: the service releases
-	// nothing once its tree is behind by audit.max_lag, 10 s unless somebody changes it.
-	mostPaused = 4 * time.Second
-	// leader is how long the service's leader of the log may take to see what changed: it
-	// looks each 100 ms.
-	leader = 300 * time.Millisecond
-	// catchUp is how long it may take to hash what was committed without it.
+	// mostStill is the longest window that is measured without the log: with what is around it,
+	// it ends before the tree grows again, which is each 5 s at the most (half of audit.max_lag).
+	mostStill = 4 * time.Second
+	// spare is how much later than its window's end the tree may grow again: the window begins
+	// a moment after the step, when its end in the database was seen.
+	spare = 700 * time.Millisecond
+	// glance is how often the bench looks whether the tree grew.
+	glance = 10 * time.Millisecond
+	// catchUp is how long the tree may take to have what was committed.
 	catchUp = time.Minute
+	// tries is how often a window is begun without the log until the tree stands still in it.
+	tries = 5
 	// logEvents is the least size of the log that is exported and verified. It is one more than
 	// whole tiles have, as logs are.
 	logEvents = 100_001
@@ -51,45 +55,43 @@ func openLog(ctx context.Context, path string) (*auditLog, error) {
 
 func (l *auditLog) close() error { return errors.Join(l.db.Close(), l.facts.Close()) }
 
-// spoilt says whether the newest checkpoint has the line more that pause adds.
-const spoilt = `substr(CAST(checkpoint AS TEXT), -2) = char(10) || char(10)`
-
-// pause makes the leader stop: it takes up no checkpoint that is not signed, and with a line
-// more this one is not. It looks at it ten times a second, and that is all it does; what a
-// release does is the same as ever. There is no setting for it, because a service without
-// its log must not release for longer than audit.max_lag, and does not.
-func (l *auditLog) pause(ctx context.Context) error {
-	for range 20 {
-		if _, err := l.db.ExecContext(ctx, `UPDATE log_tree SET checkpoint = CAST(checkpoint || char(10) AS BLOB) WHERE NOT `+spoilt); err != nil {
-			return fmt.Errorf("pause the log: %w", err)
-		}
-		if err := sleep(ctx, leader); err != nil {
-			return err
-		}
-		// A step that was under way may have put a good one in its place.
-		var is bool
-		if err := l.db.QueryRowContext(ctx, `SELECT `+spoilt+` FROM log_tree`).Scan(&is); err != nil {
-			return fmt.Errorf("pause the log: %w", err)
-		}
-		if is {
-			return nil
-		}
-	}
-	return errors.New("pause the log: it goes on all the same")
+// signEvery is how often the tree of the second service grows, so that a window without the
+// log fits between two steps.
+func signEvery(window time.Duration) time.Duration {
+	return warm + min(window, mostStill) + spare
 }
 
-// resume undoes pause, and waits until the log has what was committed meanwhile. It is an error
-// if the log did not stand still.
-func (l *auditLog) resume(ctx context.Context) error {
-	res, err := l.db.ExecContext(ctx, `UPDATE log_tree
-		SET checkpoint = CAST(substr(CAST(checkpoint AS TEXT), 1, length(CAST(checkpoint AS TEXT)) - 1) AS BLOB) WHERE `+spoilt)
+// sizes gives how many events there are, and how many of them the tree has.
+func (l *auditLog) sizes(ctx context.Context) (events, hashed int64, err error) {
+	err = l.db.QueryRowContext(ctx, `SELECT c.next, COALESCE(t.size, 0) FROM log_counter c LEFT JOIN log_tree t ON t.one = 1`).Scan(&events, &hashed)
+	return events, hashed, err
+}
+
+// afterStep waits until the tree grows, and gives its size when it has all events: from then on
+// it stands still for most of signEvery. event makes the service write an event, without
+// which the tree would not grow; nothing else may be at work.
+func (l *auditLog) afterStep(ctx context.Context, event func(context.Context) error) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	_, before, err := l.sizes(ctx)
 	if err != nil {
-		return fmt.Errorf("resume the log: %w", err)
+		return 0, fmt.Errorf("look at the log: %w", err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(errors.New("resume the log: it was not paused"), err)
+	if err := event(ctx); err != nil {
+		return 0, err
 	}
-	return l.whole(ctx)
+	for {
+		events, hashed, err := l.sizes(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("look at the log: %w", err)
+		}
+		if hashed > before && hashed == events {
+			return hashed, nil
+		}
+		if err := sleep(ctx, glance); err != nil {
+			return 0, fmt.Errorf("wait until the log's tree grows, which has %d of %d events: %w", hashed, events, err)
+		}
+	}
 }
 
 // whole waits until all events are in the tree.
@@ -97,8 +99,8 @@ func (l *auditLog) whole(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, catchUp)
 	defer cancel()
 	for {
-		var events, hashed int64
-		if err := l.db.QueryRowContext(ctx, `SELECT c.next, t.size FROM log_counter c, log_tree t`).Scan(&events, &hashed); err != nil {
+		events, hashed, err := l.sizes(ctx)
+		if err != nil {
 			return fmt.Errorf("wait for the log: %w", err)
 		}
 		if events == hashed {

@@ -2,9 +2,9 @@
 // driven in turns within one run, because only their ratio says anything on a machine that
 // others use as well.
 //
-// It starts its own daemon with its own Vault on loopback addresses, prints a table and
-// where the time goes, writes the rows as JSON to the file that BENCH_JSON names, and
-// removes everything it made.
+// It starts its own daemon with its own Vault on loopback addresses, and a second pair whose log
+// stands still for longer, to measure what the log costs. It prints a table and where the time
+// goes, writes the rows as JSON to the file that BENCH_JSON names, and removes everything it made.
 package main
 
 import (

@@ -51,7 +51,10 @@ func (r *run) logWords() (out []string) {
 	}
 	out = append(out, said+". A ratio over 1 is noise: so much the rounds differ by themselves.",
 		"Without the log means that events are written as ever, since no image leaves before its event is durable, and that "+
-			"no tree is hashed, signed and stored over them meanwhile. The tree grows beside the releases, ten times a second: a "+
+			"no tree is hashed, signed and stored over them meanwhile. "+
+			fmt.Sprintf("It is measured at a second service with a Vault of its own and as many of the same images to fetch, by turns with the first: "+
+				"its tree grows each %s (audit.sign_every), and a round is of %s and lies between two steps. ", signEvery(r.window), min(r.window, mostStill))+
+			"At the first service the tree grows beside the releases, ten times a second: a "+
 			"release does not wait for its event to be hashed, it reads how far the tree is behind; but the two share the cores "+
 			"and the one writer of the database.")
 	for _, name := range []string{"log_export", "log_verify"} {
@@ -127,7 +130,7 @@ func surroundings(sync time.Duration, rows []row) string {
 	}
 	if u := total(costs); u.known {
 		others := max(0, u.busy-u.bench-u.daemon-u.vault)
-		s += fmt.Sprintf("; other programs had %.0f%% of all CPU time during the rounds", percent(others, u.passed))
+		s += fmt.Sprintf("; other programs had %.0f%% of all CPU time during the rounds, the one of the two services that was not measured among them", percent(others, u.passed))
 	}
 	return s + ". The probes of disk and transactions use the service's own code, on its disk."
 }

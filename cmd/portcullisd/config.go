@@ -66,6 +66,7 @@ type config struct {
 		Origin    string        `koanf:"origin"`
 		Signer    string        `koanf:"signer"`
 		Key       string        `koanf:"key"`
+		SignEvery time.Duration `koanf:"sign_every"`
 		MaxLag    time.Duration `koanf:"max_lag"`
 		Ship      string        `koanf:"ship"`
 		ShipEvery time.Duration `koanf:"ship_every"`
@@ -80,7 +81,6 @@ type config struct {
 	// Tests do not wait as long as a service does.
 	sweepEvery  time.Duration
 	markEvery   time.Duration
-	treeEvery   time.Duration
 	receiveTime time.Duration // 0: the server's own
 	seams       *seams        // nil outside of tests
 }
@@ -130,6 +130,8 @@ var settings = []setting{
 		at: func(c *config) any { return &c.Audit.Signer }},
 	{key: "audit.key", help: "PEM file: that key, Ed25519, if the signer is file; portcullisd log-key --create makes it", path: true, none: true,
 		roles: []string{roleAdmin}, at: func(c *config) any { return &c.Audit.Key }},
+	{key: "audit.sign_every", help: "how often the log's tree is checked, takes up new events and is signed, from 10ms to half of audit.max_lag",
+		def: tlog.DefaultEvery, roles: []string{roleAdmin}, at: func(c *config) any { return &c.Audit.SignEvery }},
 	{key: "audit.max_lag", help: "how far the log's tree may be behind the events while images are released, from 1s to 10m",
 		def: release.DefaultMaxLag, roles: []string{roleRelease}, at: func(c *config) any { return &c.Audit.MaxLag }},
 	{key: "audit.ship", help: "file that signed checkpoints are appended to: keep it where whoever writes to the database can not; none if empty", path: true, none: true,
@@ -158,6 +160,9 @@ const (
 	leastKeep  = 24 * time.Hour
 )
 
+// leastSign is the least time between two steps of the log's tree.
+const leastSign = 10 * time.Millisecond
+
 // The roles of a process. Each has a credential of its own at Vault, but for release, which
 // has none.
 const (
@@ -184,7 +189,7 @@ func defaultConfig() config {
 			reflect.ValueOf(s.at(&c)).Elem().Set(reflect.ValueOf(s.def))
 		}
 	}
-	c.sweepEvery, c.markEvery, c.treeEvery = sweepEvery, markEvery, tlog.DefaultEvery
+	c.sweepEvery, c.markEvery = sweepEvery, markEvery
 	return c
 }
 
@@ -345,6 +350,10 @@ func (c config) check() error {
 		if d.is < d.least || d.is > d.most {
 			errs = append(errs, fmt.Errorf("configuration: %s is %s, and must be %s", d.key, d.is, d.text))
 		}
+	}
+	// A tree that grows later than that would stop releases although all is well.
+	if d, most := c.Audit.SignEvery, c.Audit.MaxLag/2; d < leastSign || d > most {
+		errs = append(errs, fmt.Errorf("configuration: audit.sign_every is %s, and must be from %s to half of audit.max_lag, which is %s", d, leastSign, most))
 	}
 	if d := c.Policy.ConflictMemory; d != 0 && d < leastMemory {
 		errs = append(errs, fmt.Errorf("configuration: policy.conflict_memory is %s, and must be 24h or more, or 0s for ever", d))

@@ -43,6 +43,14 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 	if c.Images.MaxBytes != 1000 || c.Reconcile.Keep != 720*time.Hour || c.Listen != "127.0.0.1:3" {
 		t.Errorf("file, environment and flag gave %+v", c)
 	}
+	if c.Audit.SignEvery != 100*time.Millisecond {
+		t.Errorf("the log's tree grows every %s if nothing is said", c.Audit.SignEvery)
+	}
+	for _, ok := range []string{"sign_every: 10ms", "sign_every: 5s", "sign_every: 500ms, max_lag: 1s", "sign_every: 5m, max_lag: 10m"} {
+		if _, err := load(strings.Replace(whole, "key: log.key", "key: log.key, "+ok, 1), nil); err != nil {
+			t.Errorf("%s: %v", ok, err)
+		}
+	}
 	// What check prints is the same configuration again.
 	text, err := c.yaml()
 	noError(t, err)
@@ -69,6 +77,10 @@ func TestConfigFileEnvironmentFlags(t *testing.T) {
 		{text: whole, environ: []string{"PORTCULLISD_LISTNE=x"}, want: "PORTCULLISD_LISTNE"},
 		{text: strings.Replace(whole, "blobs: {path: blobs}", "", 1), want: "blobs.path"},
 		{text: strings.Replace(whole, "key: log.key", "max_lag: 5s", 1), want: "audit.key must name"},
+		{text: whole, environ: []string{"PORTCULLISD_AUDIT__SIGN_EVERY=9ms"}, want: "audit.sign_every is 9ms, and must be from 10ms to half of audit.max_lag, which is 5s"},
+		{text: whole, args: []string{"--audit.sign_every", "-1s"}, want: "audit.sign_every is -1s"},
+		{text: strings.Replace(whole, "key: log.key", "key: log.key, sign_every: 5001ms", 1), want: "audit.sign_every is 5.001s"},
+		{text: strings.Replace(whole, "key: log.key", "key: log.key, sign_every: 5s, max_lag: 9s", 1), want: "half of audit.max_lag, which is 4.5s"},
 		{text: whole + "policy: {conflict_memory: 1h}\n", want: "policy.conflict_memory is 1h0m0s"},
 		{text: whole + "policy: {conflict_memory: -24h}\n", want: "policy.conflict_memory is -24h"},
 		{text: bare + "roles: release,grants\n", want: "vault.credentials"},

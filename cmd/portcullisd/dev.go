@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -19,6 +20,7 @@ import (
 	"github.com/portcullis/portcullis/internal/devvault"
 	"github.com/portcullis/portcullis/internal/hcvault/setup"
 	"github.com/portcullis/portcullis/internal/tlog"
+	"github.com/portcullis/portcullis/vault/release"
 )
 
 // The identities of the development profiles.
@@ -38,6 +40,7 @@ var devProfiles = []struct{ name, path string }{
 
 func devCommand(out, logs io.Writer) *cobra.Command {
 	var dir, listen string
+	var signEvery time.Duration
 	cmd := &cobra.Command{
 		Use:   "dev --dir DIR",
 		Short: "run everything in the foreground, to try Portcullis",
@@ -50,18 +53,23 @@ It is for development only: the Vault's unseal key and the certificates' authori
 beside the data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return dev(cmd.Context(), dir, listen, out, logs)
+			return dev(cmd.Context(), dir, listen, signEvery, out, logs)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory for all data; made if it is absent (required)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default: that of the last run, or a free loopback port)")
+	cmd.Flags().DurationVar(&signEvery, "audit.sign_every", tlog.DefaultEvery, "how often the log's tree grows, from 10ms to 5s")
 	if err := cmd.MarkFlagRequired("dir"); err != nil {
 		panic(err) // the flag stands above
 	}
 	return cmd
 }
 
-func dev(ctx context.Context, dir, listen string, out, logs io.Writer) (err error) {
+func dev(ctx context.Context, dir, listen string, signEvery time.Duration, out, logs io.Writer) (err error) {
+	// What is wrong with it shows before a Vault is set up.
+	if most := release.DefaultMaxLag / 2; signEvery < leastSign || signEvery > most {
+		return misconfigured{fmt.Errorf("--audit.sign_every is %s, and must be from %s to %s", signEvery, leastSign, most)}
+	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
@@ -81,6 +89,7 @@ func dev(ctx context.Context, dir, listen string, out, logs io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	cfg.Audit.SignEvery = signEvery
 	if cfg.Listen = listen; listen == "" {
 		cfg.Listen = lastAddress(dir)
 	}

@@ -163,6 +163,17 @@ func TestDoubtfulConfiguration(t *testing.T) {
 	}
 }
 
+// TestDevRefusesASettingFirst: nothing is made for a log that would stop releases.
+func TestDevRefusesASettingFirst(t *testing.T) {
+	for _, every := range []string{"9ms", "5001ms", "-1s"} {
+		dir := filepath.Join(t.TempDir(), "dev")
+		_, said, code := typed(t, "dev", "--dir", dir, "--audit.sign_every", every)
+		if _, err := os.Stat(dir); code != 2 || !strings.Contains(said, "--audit.sign_every is") || !os.IsNotExist(err) {
+			t.Errorf("%s: exit %d, %q, %v", every, code, said, err)
+		}
+	}
+}
+
 // TestSettingsThatAreNone: an error says where the setting stands and which one was meant, once.
 func TestSettingsThatAreNone(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -183,6 +194,7 @@ func TestSettingsThatAreNone(t *testing.T) {
 		"an empty signer":     {variable: "PORTCULLISD_AUDIT__SIGNER", want: "audit.signer must not be empty"},
 		"an empty address":    {variable: "PORTCULLISD_VAULT__ADDRESS", want: "vault.address must not be empty"},
 		"an empty time":       {variable: "PORTCULLISD_AUDIT__MAX_LAG", want: "audit.max_lag"},
+		"too rare a step":     {variable: "PORTCULLISD_AUDIT__SIGN_EVERY", value: "6s", want: "audit.sign_every is 6s"},
 		"an unknown command":  {args: []string{"serv"}, want: "serv"},
 		"a word too many":     {args: []string{"now"}, want: "now"},
 		"a number that is no": {args: []string{"--images.max_bytes", "many"}, want: "images.max_bytes"},

@@ -290,6 +290,22 @@ func TestHowFarCheckpointsAreBehind(t *testing.T) {
 	}
 }
 
+// TestHowOftenTheTreeGrows: the setting says it.
+func TestHowOftenTheTreeGrows(t *testing.T) {
+	s := begin(t, func(c *config) { c.Audit.SignEvery = 3 * time.Second })
+	camera := s.as(lane)
+	s.store(camera, vault.Plate, 1, 300)
+	size := s.grown()
+	s.store(camera, vault.Plate, 1, 300)
+	time.Sleep(time.Second)
+	if c, _ := s.checkpoint(); c.Size != size {
+		t.Errorf("the tree went from %d to %d within a second", size, c.Size)
+	}
+	if now := s.grown(); now <= size {
+		t.Errorf("the tree has %d events, it had %d", now, size)
+	}
+}
+
 // jam keeps the log's tree from growing, and it alone. free lets it grow again.
 func (s *service) jam() (free func()) {
 	s.t.Helper()

@@ -134,7 +134,7 @@ func (l *leading) Run(ctx context.Context) {
 			l.log.Debug("the log's key at Vault can not be reached yet", "error", err)
 		}
 	}
-	l.leader.Load().Run(ctx, l.cfg.treeEvery)
+	l.leader.Load().Run(ctx, l.cfg.Audit.SignEvery)
 }
 
 // Close ships the newest checkpoint. Run must have returned.

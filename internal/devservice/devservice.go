@@ -45,13 +45,13 @@ func Environ() (env []string) {
 
 // Start runs the binary on a folder, with log as the file that its messages go to, and returns
 // when it takes calls. When it fails, nothing is left running, and the error ends in the end
-// of the log. ctx bounds the start alone.
-func Start(ctx context.Context, bin, dir, log string, env []string) (_ *Service, err error) {
+// of the log. ctx bounds the start alone. args follow the others of the command line.
+func Start(ctx context.Context, bin, dir, log string, env []string, args ...string) (_ *Service, err error) {
 	s := &Service{ready: make(chan struct{}), done: make(chan struct{})}
 	if s.stderr, err = os.OpenFile(log, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 		return nil, fmt.Errorf("log of the daemon: %w", err)
 	}
-	s.cmd = exec.Command(bin, "dev", "--dir", dir)
+	s.cmd = exec.Command(bin, append([]string{"dev", "--dir", dir}, args...)...)
 	s.cmd.Dir, s.cmd.Env, s.cmd.Stderr, s.cmd.SysProcAttr = filepath.Dir(log), env, s.stderr, attributes()
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {

@@ -16,13 +16,13 @@ import (
 
 // The test's program plays the daemon: the folder's name says how it behaves.
 func TestMain(m *testing.M) {
-	if len(os.Args) != 4 || os.Args[1] != "dev" || os.Args[2] != "--dir" {
+	if len(os.Args) < 4 || os.Args[1] != "dev" || os.Args[2] != "--dir" {
 		os.Exit(m.Run())
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	how := filepath.Base(os.Args[3])
-	fmt.Fprintln(os.Stderr, strings.Repeat("an old line\n", 500)+"the last line, "+os.Getenv("PORTCULLIS_TEST_WORD"))
+	fmt.Fprintln(os.Stderr, strings.Repeat("an old line\n", 500)+"the last line, "+os.Getenv("PORTCULLIS_TEST_WORD")+strings.Join(os.Args[4:], ","))
 	if how == "fails" {
 		os.Exit(3)
 	}
@@ -46,7 +46,7 @@ func start(t *testing.T, ctx context.Context, how string) (*Service, error) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	return Start(ctx, self, filepath.Join(dir, how), filepath.Join(dir, "log"), []string{"PORTCULLIS_TEST_WORD=word"})
+	return Start(ctx, self, filepath.Join(dir, how), filepath.Join(dir, "log"), []string{"PORTCULLIS_TEST_WORD=wo"}, "r", "d")
 }
 
 func TestStartAndStop(t *testing.T) {
@@ -55,7 +55,7 @@ func TestStartAndStop(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
-		if tail := s.Tail(); !strings.HasSuffix(tail, "the last line, word") || !strings.HasPrefix(tail, "an old line\n") || len(tail) > tailBytes {
+		if tail := s.Tail(); !strings.HasSuffix(tail, "the last line, wor,d") || !strings.HasPrefix(tail, "an old line\n") || len(tail) > tailBytes {
 			t.Errorf("%s: the log ends in %q", how, tail)
 		}
 		if how == "dies" {
@@ -71,7 +71,7 @@ func TestStartAndStop(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
-	if _, err := start(t, t.Context(), "fails"); err == nil || !strings.Contains(err.Error(), "exit status 3; the end of its log:") || !strings.Contains(err.Error(), "the last line, word") {
+	if _, err := start(t, t.Context(), "fails"); err == nil || !strings.Contains(err.Error(), "exit status 3; the end of its log:") || !strings.Contains(err.Error(), "the last line, wor,d") {
 		t.Errorf("a daemon that fails: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
