@@ -57,6 +57,9 @@ test: vault check ## all checks and all tests, with the race detector: the one c
 	@CGO_ENABLED=1 go test $(RACE) -timeout 30m ./...
 	@echo '== faces and plates of 2,000 crossings: too many for the race detector'
 	@go test -run '^TestUnlinkable$$' ./cmd/portcullisd
+	@echo '== the demonstration'
+	@$(MAKE) --no-print-directory demo >bin/demo.log 2>&1 </dev/null || { cat bin/demo.log; exit 1; }
+	@tail -1 bin/demo.log
 	@$(MAKE) fuzz FUZZTIME=2s
 
 # Fuzzers are found by their names. What they learn is kept in Go's cache; what they find lands below testdata/fuzz of

@@ -54,7 +54,7 @@ func (d *demo) approve(s *scene) {
 		"one approval of two must leave the grant pending, not "+got.Grant.State)
 	s.refused("ALREADY_SIGNED", "alice", "grant", "approve", d.grant, "--yes")
 	s.refused("GRANT_PENDING", "contractor", "grant", "activate", d.grant)
-	s.refused("GRANT_NOT_ACTIVE", "contractor", "fetch", d.grant, "--out", "contractor/plates")
+	s.refused("GRANT_PENDING", "contractor", "fetch", d.grant, "--out", "contractor/plates")
 
 	s.say("The second admin signs the very same terms, and the contractor activates the grant. " +
 		"Its token is one of Vault's own, which Vault itself ends when the grant does.")
