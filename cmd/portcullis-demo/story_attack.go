@@ -226,12 +226,6 @@ func (d *demo) download(ctx context.Context, i int, came *atomic.Int64) (r resul
 		if r, err = d.call(ctx, "contractor", "fetch", d.grant, "--out", out); err != nil {
 			return r, err
 		}
-		if r.reason == "GRANT_NOT_ACTIVE" { // another one heard of the end, and removed the token
-			if err := d.putBack(); err != nil {
-				return r, err
-			}
-			continue
-		}
 		if r.code == exitRefused {
 			return r, nil
 		}
